@@ -1,0 +1,178 @@
+"""People's nouns: what a person asks for and what Berth decided.
+
+A `…Spec` may have holes. A `Network` or `Endpoint` has none: what was decided is stored and never guessed
+again. Everything here is a value: frozen, comparable, without behaviour that touches the world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
+from typing import TypeAlias
+
+Address: TypeAlias = IPv4Address | IPv6Address
+Interface: TypeAlias = IPv4Interface | IPv6Interface
+Subnet: TypeAlias = IPv4Network | IPv6Network
+Pairs: TypeAlias = tuple[tuple[str, str], ...]
+
+
+class Placement(StrEnum):
+    """Who finishes the inner end of a cable."""
+
+    FULL = "full"  # Berth moves, names, addresses and raises it
+    HANDOVER = "handover"  # the engine (Docker) will: it waits in the host, down and bare
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A subnet to give addresses from."""
+
+    subnet: Subnet
+    ip_range: Subnet | None = None  # addresses are given only from here; None: from the whole subnet
+    gateway: Address | None = None  # next hop of the endpoints' default route; None: no way out
+    aux: tuple[tuple[str, Address], ...] = ()  # reserved by the operator, by name
+    reserved: tuple[Address, ...] = ()  # reserved by Berth: the host's own addresses on a flat network
+
+    @property
+    def span(self) -> Subnet:
+        """The part of the subnet that addresses are given from."""
+        return self.ip_range or self.subnet
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """A network as asked for: parsed and checked, but with holes."""
+
+    name: str
+    driver: str = "bridge"
+    subnets: tuple[Subnet, ...] = ()
+    ip_ranges: tuple[Subnet, ...] = ()
+    gateways: tuple[Address, ...] = ()
+    aux: tuple[tuple[str, Address], ...] = ()
+    ipv6: bool = False
+    internal: bool = False
+    labels: Pairs = ()
+    options: Pairs = ()  # as typed, for `inspect`
+    settings: Pairs = ()  # the options under their short names, checked
+
+    def setting(self, key: str) -> str | None:
+        """The value of an option by its short name; None when it was not given."""
+        return dict(self.settings).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network as decided."""
+
+    id: str  # 64 hexadecimal digits, as Docker's
+    name: str
+    driver: str  # bridge | flat | host | null
+    bridge: str  # the link that endpoints are plugged into; "" for host and null
+    pools: tuple[Pool, ...]
+    mtu: int  # bytes
+    created: str  # RFC 3339, UTC
+    internal: bool = False
+    ipv6: bool = False
+    masquerade: bool = True
+    labels: Pairs = ()
+    options: Pairs = ()
+
+    def pool_of(self, address: Address) -> Pool | None:
+        """The pool whose subnet holds the address."""
+        return next((p for p in self.pools if p.subnet.version == address.version and address in p.subnet), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PortMapping:
+    """One host port published to one port of an endpoint."""
+
+    host_ip: Address | None  # None: every address of the host
+    host_port: int
+    port: int
+    proto: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A network namespace: where to open it, and who it is.
+
+    A path can be given to another namespace later (a pid is reused, a name is deleted and added again), so the
+    identity is the kernel's namespace cookie together with the boot it belongs to.
+    """
+
+    path: str  # /run/netns/NAME, /proc/N/ns/net, …
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One sandbox's interface on one network, as decided."""
+
+    id: str
+    network: str  # Network.id
+    name: str
+    sandbox: Sandbox
+    link: str  # the host's end of the cable
+    ifname: str  # the sandbox's end
+    mac: str
+    addresses: tuple[Interface, ...]
+    default_route: tuple[int, ...] = ()  # the IP versions whose default route leaves through this endpoint
+    ports: tuple[PortMapping, ...] = ()
+    placement: Placement = Placement.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class AttachRequest:
+    """An endpoint as asked for."""
+
+    network: str  # name or id
+    sandbox: str  # as typed; see `berth attach --help`
+    name: str | None = None
+    addresses: tuple[Address, ...] = ()
+    mac: str | None = None
+    ifname: str | None = None  # None: the first free of eth0, eth1, …
+    ports: tuple[PortMapping, ...] = ()
+    placement: Placement = Placement.FULL
+
+
+@dataclass(frozen=True, slots=True)
+class HostLink:
+    """What a driver may know of one of the host's links."""
+
+    name: str
+    kind: str  # bridge, veth, … ; "" for hardware
+    mtu: int
+    up: bool
+    master: str = ""
+    alias: str = ""
+    addresses: tuple[Interface, ...] = ()
+    mac: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HostRoute:
+    """What a driver may know of one of the host's routes in the main table."""
+
+    dst: Subnet
+    dev: str
+    via: Address | None = None
+    metric: int = 0
+    from_ra: bool = False  # learnt from an IPv6 router advertisement
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The facts about the host that a decision may rest on, gathered once."""
+
+    links: tuple[HostLink, ...] = ()
+    routes: tuple[HostRoute, ...] = ()
+    networks: tuple[Network, ...] = ()  # what Berth itself has already decided
+
+    def link(self, name: str) -> HostLink | None:
+        """The link of that name."""
+        return next((link for link in self.links if link.name == name), None)
+
+    def ports(self, bridge: str) -> tuple[HostLink, ...]:
+        """The links plugged into a bridge."""
+        return tuple(link for link in self.links if link.master == bridge)

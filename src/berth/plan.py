@@ -1,0 +1,95 @@
+"""Comparing what should exist with what exists.
+
+>>> from berth.state import Addr
+>>> want = frozenset({Addr(ns="", dev="br0", ip="10.0.0.1/24")})
+>>> print(diff(want, frozenset()))
++ ip addr add 10.0.0.1/24 dev br0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+import msgspec
+
+from berth.errors import Taken
+from berth.state import MARK, Foreign, Key, Obj
+
+
+class Add(msgspec.Struct, frozen=True, tag=True):
+    """Make an object that is not there."""
+
+    new: Obj
+
+    def __str__(self) -> str:
+        return f"+ {self.new.describe()}"
+
+
+class Change(msgspec.Struct, frozen=True, tag=True):
+    """Give an object other attributes."""
+
+    old: Obj
+    new: Obj
+
+    def __str__(self) -> str:
+        return f"~ {self.new.describe_change(self.old)}"
+
+
+class Del(msgspec.Struct, frozen=True, tag=True):
+    """Remove an object."""
+
+    old: Obj
+
+    def __str__(self) -> str:
+        return f"- {self.old.describe_removal()}"
+
+
+Op: TypeAlias = Add | Change | Del
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """Operations in the order in which they are sent."""
+
+    ops: tuple[Op, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.ops)
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.ops))
+
+
+def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
+    """What turns `have` into `want`.
+
+    Adds and changes come first, by rank, then deletions by falling rank: in a move, the new default route is
+    there before the old one goes. What the kernel removes together with a deleted object is not named again.
+
+    Raises `Taken` when an object of somebody else's stands under a wanted key.
+    """
+    there = {obj.key: obj for obj in have}
+    wanted = {obj.key: obj for obj in want}
+    makes: list[tuple[int, Key, Op]] = []
+    for key, new in wanted.items():
+        old = there.get(key)
+        if old is None:
+            makes.append((new.rank, key, Add(new)))
+        elif old != new:
+            _refuse_foreign(new, old)
+            makes.append((new.rank, key, Change(old, new)))
+    gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not isinstance(obj, Foreign)]
+    implied = {held for obj in gone for held in obj.holds}
+    dels = [(-obj.rank, obj.key, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
+    makes.sort(key=lambda made: made[:2])
+    dels.sort(key=lambda made: made[:2])
+    return Plan((*(op for _, _, op in makes), *(op for _, _, op in dels)))
+
+
+def _refuse_foreign(new: Obj, old: Obj) -> None:
+    if new.owner is None or (old.owner or "").startswith(MARK):
+        return
+    raise Taken(
+        f"{old.describe() if isinstance(old, Foreign) else ' '.join(old.key[2:])} is already there and is not Berth's:"
+        " remove or rename it, or choose another name"
+    )

@@ -1,0 +1,169 @@
+"""The seams: what the engine asks of the parts below it, and what front ends ask of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import ClassVar, Generic, Protocol, TypeVar
+
+import msgspec
+
+from berth.model import Address, AttachRequest, Endpoint, Host, Network, NetworkSpec, Pool, Sandbox
+from berth.plan import Plan
+from berth.state import NOTHING, Key, State
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What to read: these keys, and with `marked` everything that carries Berth's mark in the host."""
+
+    keys: frozenset[Key]
+    marked: bool = False
+    namespaces: frozenset[str] = frozenset()  # where inner ends of cables may be found
+
+
+class Driver(Protocol):
+    """Decides what a kind of network is made of. Pure: no input or output, no clock, no randomness."""
+
+    name: ClassVar[str]
+
+    def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
+        """Fill every hole of the request, or refuse it."""
+        ...
+
+    def network(self, net: Network, host: Host) -> State:
+        """What should exist for the network itself."""
+        ...
+
+    def endpoint(self, net: Network, ep: Endpoint) -> State:
+        """What should exist for one endpoint, in the host and in its sandbox."""
+        ...
+
+
+class Kernel(Protocol):
+    """The host's kernel."""
+
+    def read(self, scope: Scope) -> State:
+        """The objects that exist now within the scope."""
+        ...
+
+    def send(self, plan: Plan) -> None:
+        """Carry out a plan. Raises the first refusal; what followed it may be done all the same."""
+        ...
+
+    def sweep(self) -> None:
+        """Delete the cables that `send` has taken out of service."""
+        ...
+
+    def host(self) -> Host:
+        """The facts that decisions rest on. Dumps the host's links and routes: not for the hot path."""
+        ...
+
+    def sandbox(self, text: str) -> Sandbox:
+        """Find a namespace by name, path or `pid:N`, and who it is now. Raises `NotFound`."""
+        ...
+
+
+class Lan(Protocol):
+    """The neighbours on the link."""
+
+    def announce(self, ep: Endpoint) -> None:
+        """Tell them which MAC the endpoint's addresses are at now."""
+        ...
+
+
+class Intent(msgspec.Struct, frozen=True):
+    """A change under way: a pair of states, so that any later process can go on or go back."""
+
+    id: str  # of the network or endpoint it is about
+    verb: str  # create | remove | attach | detach
+    before: State = NOTHING
+    after: State = NOTHING
+    extra: str = ""  # for a default route that moves: the id of the endpoint it moves to
+
+    @property
+    def forward(self) -> bool:
+        """Whether recovery finishes the change rather than taking it back."""
+        return self.verb in ("remove", "detach")
+
+
+class Ledger(Protocol):
+    """The taken addresses of one pool, as whole runs: numbers, both ends included, never touching each other.
+
+    Runs rather than single addresses, so that finding a free one costs two look-ups in a pool of any size.
+    """
+
+    last: int | None  # the address given most recently
+
+    def covering(self, number: int) -> tuple[int, int] | None:
+        """The run that holds the number."""
+        ...
+
+    def add(self, first: int, last: int) -> None:
+        """Record a run. The caller keeps runs apart."""
+        ...
+
+    def remove(self, first: int) -> None:
+        """Forget the run that starts here."""
+        ...
+
+
+class Tx(Protocol):
+    """One transaction on the store."""
+
+    def network(self, name_or_id: str) -> Network | None: ...
+    def networks(self) -> Sequence[Network]: ...
+    def endpoint(self, identity: str) -> Endpoint | None: ...
+    def endpoints(self, *, network: str | None = None, sandbox: Sandbox | None = None) -> Sequence[Endpoint]: ...
+    def count(self, network: str) -> int: ...
+    def save_network(self, net: Network) -> None: ...
+    def drop_network(self, identity: str) -> None: ...
+    def save_endpoint(self, ep: Endpoint) -> None: ...
+    def drop_endpoint(self, identity: str) -> None: ...
+    def ledger(self, network: str, pool: Pool) -> Ledger: ...
+    def port_owner(self, proto: str, host_ip: Address | None, host_port: int) -> Endpoint | None: ...
+    def open(self, intent: Intent) -> None: ...
+    def close(self, identity: str) -> None: ...
+    def intents(self) -> Sequence[Intent]: ...
+
+
+class Store(Protocol):
+    """What Berth remembers."""
+
+    def write(self, *, durable: bool = False) -> AbstractContextManager[Tx]:
+        """A serialisable transaction; nothing of it stays after an error. `durable`: it outlives a power cut."""
+        ...
+
+    def read(self) -> AbstractContextManager[Tx]:
+        """A consistent view."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[T]):
+    """A verb's result, and the plan that was (or, in a dry run, would be) carried out."""
+
+    value: T
+    plan: Plan
+    warnings: tuple[str, ...] = ()
+
+
+class Api(Protocol):
+    """The verbs."""
+
+    def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]: ...
+    def remove_network(self, name: str, *, dry_run: bool = False) -> Outcome[Network]: ...
+    def network(self, name: str) -> Network: ...
+    def networks(self) -> Sequence[Network]: ...
+    def attach(self, request: AttachRequest, *, dry_run: bool = False) -> Outcome[Endpoint]: ...
+    def detach(self, network: str, sandbox: str, *, dry_run: bool = False) -> Outcome[Endpoint]: ...
+    def endpoints(self, network: str | None = None) -> Sequence[Endpoint]: ...
+    def reconcile(self) -> Outcome[tuple[str, ...]]: ...
+    def close(self) -> None: ...
+
+
+#: A driver is picked by what was asked and what the host looks like.
+Choose = Callable[[NetworkSpec, Host], Driver]

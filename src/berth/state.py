@@ -1,0 +1,360 @@
+"""The kernel's nouns: what can exist on a host, as values.
+
+An object's `key` is its identity as the kernel sees it. Its other fields are only what Berth sets; what the
+kernel makes by itself (connected routes, link-local addresses) is neither asked for nor read. Addresses are
+text here, exactly as `ip` prints them, so that what was asked and what was read compare without a parser.
+
+    >>> Addr(ns="", dev="br0", ip="192.168.2.2/24").describe()
+    'ip addr add 192.168.2.2/24 dev br0'
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from typing import ClassVar, TypeAlias
+
+import msgspec
+
+HOST = ""  # the namespace Berth was started in
+MARK = "berth:"  # every link that Berth makes carries an alias with this prefix
+MAIN_TABLE = 254
+
+Key: TypeAlias = tuple[str, ...]
+Part: TypeAlias = tuple[str, str]  # (nftables type, value as nft prints it)
+
+
+def at(ns: str) -> str:
+    """The words that bring a shell command into a namespace."""
+    return f"nsenter --net={shlex.quote(ns)} " if ns else ""
+
+
+class Noun(msgspec.Struct, frozen=True, tag=True):
+    """What all kernel objects share."""
+
+    rank: ClassVar[int] = 0  # order of creation; deletion is the reverse
+    sticky: ClassVar[bool] = False  # a setting of something else: no longer wanted means left alone
+
+    @property
+    def key(self) -> Key:
+        """Identity as the kernel sees it."""
+        raise NotImplementedError
+
+    @property
+    def owner(self) -> str | None:
+        """The mark on the object; None where the kernel has no room for one."""
+        return None
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        """What this object cannot outlive: the kernel removes it together with any of these."""
+        return ()
+
+    @property
+    def holds(self) -> tuple[Key, ...]:
+        """What vanishes together with this object, named as in `holders`."""
+        return ()
+
+    def describe(self) -> str:
+        """The line a person would type to make it."""
+        raise NotImplementedError
+
+    def describe_removal(self) -> str:
+        """The line a person would type to remove it."""
+        raise NotImplementedError
+
+    def describe_change(self, old: Noun) -> str:
+        """The line a person would type to turn `old` into this."""
+        return self.describe()
+
+
+class Bridge(Noun, frozen=True, tag=True):
+    """A bridge of Berth's own: STP off, no forward delay, MAC pinned.
+
+    An unpinned bridge takes the lowest MAC of its ports and changes it when ports come and go.
+    """
+
+    rank: ClassVar[int] = 10
+    name: str
+    mac: str
+    mtu: int
+    alias: str
+
+    @property
+    def key(self) -> Key:
+        return ("link", HOST, self.name)
+
+    @property
+    def owner(self) -> str | None:
+        return self.alias
+
+    @property
+    def holds(self) -> tuple[Key, ...]:
+        return (("dev", HOST, self.name),)
+
+    def describe(self) -> str:
+        return (
+            f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge stp_state 0 forward_delay 0"
+            f" && ip link set {self.name} up alias {self.alias}"
+        )
+
+    def describe_removal(self) -> str:
+        return f"ip link del {self.name}"
+
+    def describe_change(self, old: Noun) -> str:
+        return f"ip link set {self.name} up address {self.mac} mtu {self.mtu} alias {self.alias}"
+
+
+class Veth(Noun, frozen=True, tag=True):
+    """A cable: a veth pair. One creation, one deletion, so one object.
+
+    The outer end is plugged into a bridge of the host, up. The inner end is born in the sandbox, down: its
+    settings are written before it comes up (`LinkUp`).
+    """
+
+    rank: ClassVar[int] = 20
+    name: str
+    master: str  # "": plugged into nothing
+    mtu: int
+    alias: str
+    ns: str  # where the inner end is
+    inner: str
+    mac: str  # the inner end's; the outer end keeps the kernel's random one
+
+    @property
+    def key(self) -> Key:
+        return ("link", HOST, self.name)
+
+    @property
+    def owner(self) -> str | None:
+        return self.alias
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        # Not the bridge: deleting a bridge only unplugs its ports.
+        return (("ns", self.ns),) if self.ns else ()
+
+    @property
+    def holds(self) -> tuple[Key, ...]:
+        return (("dev", HOST, self.name), ("dev", self.ns, self.inner))
+
+    def describe(self) -> str:
+        plug = f" master {self.master}" if self.master else ""
+        netns = f" netns {self.ns}" if self.ns else ""
+        return (
+            f"ip link add {self.name} up{plug} mtu {self.mtu} type veth"
+            f" peer name {self.inner} address {self.mac} mtu {self.mtu}{netns}"
+            f" && ip link set {self.name} alias {self.alias}"
+        )
+
+    def describe_removal(self) -> str:
+        return f"ip link del {self.name}"
+
+    def describe_change(self, old: Noun) -> str:
+        if isinstance(old, Veth) and (old.ns, old.inner) != (self.ns, self.inner):
+            return f"{old.describe_removal()} && {self.describe()}"
+        plug = f"master {self.master}" if self.master else "nomaster"
+        inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.mtu}"
+        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias} && {inner}"
+
+
+class Sysctl(Noun, frozen=True, tag=True):
+    """A setting of a network namespace, by its path under /proc/sys/net with dots."""
+
+    rank: ClassVar[int] = 30
+    sticky: ClassVar[bool] = True
+    ns: str
+    name: str  # "net.ipv4.ip_forward"; a dot inside a link's name is written "/", as sysctl(8) does
+    value: str
+
+    @property
+    def key(self) -> Key:
+        return ("sysctl", self.ns, self.name)
+
+    def describe(self) -> str:
+        return f"{at(self.ns)}sysctl -w {self.name}={self.value}"
+
+    def describe_removal(self) -> str:
+        return f"# {self.name} stays {self.value}"
+
+
+class LinkUp(Noun, frozen=True, tag=True):
+    """Whether a link that something else made is up."""
+
+    rank: ClassVar[int] = 40
+    sticky: ClassVar[bool] = True
+    ns: str
+    dev: str
+    up: bool = True
+
+    @property
+    def key(self) -> Key:
+        return ("up", self.ns, self.dev)
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        return (("dev", self.ns, self.dev),)
+
+    def describe(self) -> str:
+        return f"{at(self.ns)}ip link set {self.dev} {'up' if self.up else 'down'}"
+
+    def describe_removal(self) -> str:
+        return f"# {self.dev} stays {'up' if self.up else 'down'}"
+
+
+class Addr(Noun, frozen=True, tag=True):
+    """An address on a link; IPv6 without duplicate address detection, so that it is usable at once."""
+
+    rank: ClassVar[int] = 50
+    ns: str
+    dev: str
+    ip: str  # "192.168.2.3/24"
+
+    @property
+    def key(self) -> Key:
+        return ("addr", self.ns, self.dev, self.ip)
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        return (("dev", self.ns, self.dev),)
+
+    def describe(self) -> str:
+        return f"{at(self.ns)}ip addr add {self.ip} dev {self.dev}" + (" nodad" if ":" in self.ip else "")
+
+    def describe_removal(self) -> str:
+        return f"{at(self.ns)}ip addr del {self.ip} dev {self.dev}"
+
+
+class Route(Noun, frozen=True, tag=True):
+    """A route in the main table. `metric` is never 0 for IPv6, where the kernel would make it 1024."""
+
+    rank: ClassVar[int] = 60
+    ns: str
+    dst: str  # "0.0.0.0/0", "fd00::/64"
+    dev: str
+    via: str = ""  # "": the destination is on the link
+    metric: int = 0
+
+    @property
+    def key(self) -> Key:
+        return ("route", self.ns, self.dst, str(self.metric))
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        return (("dev", self.ns, self.dev),)
+
+    def _words(self) -> str:
+        via = f" via {self.via}" if self.via else ""
+        metric = f" metric {self.metric}" if self.metric else ""
+        return f"{self.dst}{via} dev {self.dev}{metric}"
+
+    def describe(self) -> str:
+        return f"{at(self.ns)}ip route add {self._words()}"
+
+    def describe_removal(self) -> str:
+        return f"{at(self.ns)}ip route del {self._words()}"
+
+    def describe_change(self, old: Noun) -> str:
+        return f"{at(self.ns)}ip route replace {self._words()}"
+
+
+class NftTable(Noun, frozen=True, tag=True):
+    """A table with its chains, rules and empty sets: the part of the firewall that never changes per container.
+
+    The table's comment in the kernel carries a digest of `text` and the number of rules, which is how a read
+    tells that it is still this very text.
+    """
+
+    rank: ClassVar[int] = 15
+    family: str
+    name: str
+    text: str  # what stands between the table's braces
+
+    @property
+    def key(self) -> Key:
+        return ("nft-table", self.family, self.name)
+
+    @property
+    def holds(self) -> tuple[Key, ...]:
+        return (("in-table", self.family, self.name),)
+
+    def describe(self) -> str:
+        return f"nft 'table {self.family} {self.name} {{\n{self.text}}}'"
+
+    def describe_removal(self) -> str:
+        return f"nft delete table {self.family} {self.name}"
+
+    def describe_change(self, old: Noun) -> str:
+        return f"nft flush table {self.family} {self.name} && {self.describe()}"
+
+
+class NftElement(Noun, frozen=True, tag=True):
+    """An element of a set or map: the part of the firewall that follows networks and endpoints."""
+
+    rank: ClassVar[int] = 70
+    family: str
+    table: str
+    set: str
+    match: tuple[Part, ...]
+    data: tuple[Part, ...] = ()  # () in a set
+
+    @property
+    def key(self) -> Key:
+        return ("nft-element", self.family, self.table, self.set, *(value for _, value in self.match))
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        return (("in-table", self.family, self.table),)
+
+    def _element(self) -> str:
+        match = " . ".join(_quoted(part) for part in self.match)
+        return match + (" : " + " . ".join(_quoted(part) for part in self.data) if self.data else "")
+
+    def describe(self) -> str:
+        return f"nft 'add element {self.family} {self.table} {self.set} {{ {self._element()} }}'"
+
+    def describe_removal(self) -> str:
+        return f"nft 'delete element {self.family} {self.table} {self.set} {{ {self._element()} }}'"
+
+
+class Foreign(Noun, frozen=True, tag=True):
+    """Something under a key of ours that is not of our making. It is read, never asked for."""
+
+    where: Key
+    what: str
+
+    @property
+    def key(self) -> Key:
+        return self.where
+
+    @property
+    def owner(self) -> str | None:
+        return ""
+
+    def describe(self) -> str:
+        return self.what
+
+    def describe_removal(self) -> str:
+        return f"# {self.what} is not Berth's"
+
+
+def _quoted(part: Part) -> str:
+    kind, value = part
+    return f'"{value}"' if kind == "ifname" else value
+
+
+Obj: TypeAlias = Bridge | Veth | Sysctl | LinkUp | Addr | Route | NftTable | NftElement | Foreign
+State: TypeAlias = frozenset[Obj]
+
+NOTHING: State = frozenset()
+
+
+def within(state: Iterable[Obj], keys: Iterable[Key]) -> State:
+    """The objects under the given keys."""
+    wanted = frozenset(keys)
+    return frozenset(obj for obj in state if obj.key in wanted)
+
+
+def keys(state: Iterable[Obj]) -> frozenset[Key]:
+    """The keys of the objects."""
+    return frozenset(obj.key for obj in state)

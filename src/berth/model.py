@@ -75,6 +75,7 @@ class Network:
     internal: bool = False
     ipv6: bool = False
     masquerade: bool = True
+    ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
     labels: Pairs = ()
     options: Pairs = ()
 

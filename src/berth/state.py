@@ -258,28 +258,46 @@ class Route(Noun, frozen=True, tag=True):
         return f"{at(self.ns)}ip route replace {self._words()}"
 
 
-class NftTable(Noun, frozen=True, tag=True):
+class NftTable(Noun, frozen=True, tag=True, eq=False):
     """A table with its chains, rules and empty sets: the part of the firewall that never changes per container.
 
-    The table's comment in the kernel carries a digest of `text` and the number of rules, which is how a read
-    tells that it is still this very text.
+    Rules cannot be read back as they were written, so a table is known by a digest: of the text it was made
+    from, which the table itself carries in the comment of one rule, and of the number of rules it has.
     """
 
     rank: ClassVar[int] = 15
     family: str
     name: str
-    text: str  # what stands between the table's braces
+    digest: str  # "" in a table that somebody else made under the same name
+    text: str = ""  # what stands between the table's braces; "" in a table that was read
 
     @property
     def key(self) -> Key:
         return ("nft-table", self.family, self.name)
 
     @property
+    def owner(self) -> str | None:
+        return MARK + self.digest if self.digest else ""
+
+    @property
     def holds(self) -> tuple[Key, ...]:
         return (("in-table", self.family, self.name),)
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, NftTable) and (self.key, self.digest) == (other.key, other.digest)
+
+    def __ne__(self, other: object) -> bool:  # msgspec's own would compare identities
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.digest))
+
+    def script(self) -> str:
+        """The table in nft's language."""
+        return f"table {self.family} {self.name} {{\n{self.text}}}\n"
+
     def describe(self) -> str:
-        return f"nft 'table {self.family} {self.name} {{\n{self.text}}}'"
+        return f"nft '{self.script().strip()}'"
 
     def describe_removal(self) -> str:
         return f"nft delete table {self.family} {self.name}"

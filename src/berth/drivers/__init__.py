@@ -1,0 +1,30 @@
+"""The kinds of network, and which one a request means."""
+
+from __future__ import annotations
+
+from berth.drivers.bridge import BridgeDriver
+from berth.drivers.flat import FlatDriver, carries_lan
+from berth.drivers.host import HostDriver
+from berth.drivers.null import NullDriver
+from berth.model import Host, NetworkSpec
+from berth.seams import Driver
+
+DRIVERS: dict[str, Driver] = {
+    "bridge": BridgeDriver(),
+    "flat": FlatDriver(),
+    "host": HostDriver(),
+    "null": NullDriver(),
+}
+
+
+def choose(asked: NetworkSpec, host: Host) -> Driver:
+    """The driver for a request.
+
+    A bridge network on a bridge that already carries the host's LAN address is a flat network: what Docker
+    makes of the same words takes the address away and puts the router's in its place.
+    """
+    name = asked.setting("mode") or asked.driver
+    named = asked.setting("bridge") or asked.setting("parent")
+    if name == "bridge" and named is not None and carries_lan(host.link(named)):
+        name = "flat"
+    return DRIVERS[name]

@@ -1,0 +1,115 @@
+"""NAT bridge networks: a bridge of Berth's own, which the host routes and masquerades for."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import ClassVar
+
+from berth import ipam
+from berth.drivers.cable import cable
+from berth.drivers.pools import first_free, mtu, refuse_overlap_with_host, refuse_overlap_with_networks, routed
+from berth.errors import Taken
+from berth.firewall import elements, tables
+from berth.model import Endpoint, Host, Network, NetworkSpec, Subnet
+from berth.spec import pair_pools
+from berth.state import HOST, MARK, Addr, Bridge, Obj, State, Sysctl
+
+
+class BridgeDriver:
+    """A private network behind the host."""
+
+    name: ClassVar[str] = "bridge"
+
+    def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
+        """Choose subnets, gateway and bridge name. Raises `Taken` or `Invalid`."""
+        bridge = asked.setting("bridge") or f"brt{identity[:12]}"
+        _refuse_taken_name(bridge, host)
+        pools = pair_pools(asked, self._subnets(asked, host, identity))
+        pools = tuple(replace(p, gateway=first_free(p)) if p.gateway is None else p for p in pools)
+        for pool in pools:
+            ipam.check(pool)
+        refuse_overlap_with_networks(pools, host)
+        refuse_overlap_with_host(pools, host)
+        return Network(
+            id=identity,
+            name=asked.name,
+            driver=self.name,
+            bridge=bridge,
+            pools=pools,
+            mtu=mtu(asked, _host_mtu(host)),
+            created=created,
+            internal=asked.internal,
+            ipv6=any(pool.subnet.version == 6 for pool in pools),
+            masquerade=asked.setting("masquerade") != "false",
+            ra_links=tuple(sorted({r.dev for r in host.routes if r.from_ra and not r.dst.prefixlen})),
+            labels=asked.labels,
+            options=asked.options,
+        )
+
+    def _subnets(self, asked: NetworkSpec, host: Host, identity: str) -> tuple[Subnet, ...]:
+        """What was asked, with an IPv4 subnet always and an IPv6 one if wanted."""
+        versions = {subnet.version for subnet in asked.subnets}
+        subnets = list(asked.subnets)
+        if 4 not in versions:
+            occupied = [subnet for subnet, _ in routed(host)]
+            occupied += [pool.subnet for net in host.networks for pool in net.pools]
+            subnets.insert(0, ipam.default_subnet(occupied))
+        if asked.ipv6 and 6 not in versions:
+            subnets.append(ipam.ula_subnet(identity))
+        return tuple(subnets)
+
+    def network(self, net: Network) -> State:
+        """The bridge with the gateway's addresses, forwarding, NAT and isolation."""
+        objects: set[Obj] = {Bridge(net.bridge, _mac(net), net.mtu, MARK + net.id)}
+        for pool in net.pools:
+            if pool.gateway is not None:
+                objects.add(Addr(HOST, net.bridge, f"{pool.gateway}/{pool.subnet.prefixlen}"))
+        # A container must not be able to give the host a router.
+        objects.add(Sysctl(HOST, f"net.ipv6.conf.{net.bridge.replace('.', '/')}.accept_ra", "0"))
+        if not net.internal:
+            objects |= _forwarding(net)
+        return frozenset({*objects, tables.inet(), *elements.for_network(net)})
+
+    def endpoint(self, net: Network, ep: Endpoint) -> State:
+        """A cable into the bridge, and the published ports."""
+        return cable(net, ep) | elements.for_endpoint(ep)
+
+
+def _refuse_taken_name(bridge: str, host: Host) -> None:
+    for other in host.networks:
+        if other.bridge == bridge:
+            raise Taken(f"bridge {bridge} belongs to network {other.name}: choose another name")
+    link = host.link(bridge)
+    if link is not None and link.kind == "bridge":
+        raise Taken(
+            f"bridge {bridge} is already there and carries no LAN address: for a network on it use"
+            f" `--driver flat -o parent={bridge}` with --subnet and --gateway, or choose another name"
+        )
+    if link is not None:
+        raise Taken(f"{bridge} is already the name of another link: choose another name for the bridge")
+
+
+def _host_mtu(host: Host) -> int:
+    """What the host's way out carries, so that a container's packets are never too large for it."""
+    defaults = sorted((r for r in host.routes if not r.dst.prefixlen), key=lambda r: r.metric)
+    for route in defaults:
+        link = host.link(route.dev)
+        if link is not None:
+            return link.mtu
+    return 1500
+
+
+def _mac(net: Network) -> str:
+    digest = hashlib.sha256(f"bridge {net.id}".encode()).digest()
+    return bytes([0x02, *digest[:5]]).hex(":")
+
+
+def _forwarding(net: Network) -> set[Sysctl]:
+    settings = {Sysctl(HOST, "net.ipv4.ip_forward", "1")}
+    if net.ipv6:
+        settings.add(Sysctl(HOST, "net.ipv6.conf.all.forwarding", "1"))
+        # A forwarding host no longer listens to routers unless told to: it would lose its own default route.
+        for dev in net.ra_links:
+            settings.add(Sysctl(HOST, f"net.ipv6.conf.{dev.replace('.', '/')}.accept_ra", "2"))
+    return settings

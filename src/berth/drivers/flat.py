@@ -1,0 +1,135 @@
+"""Flat networks: containers are members of the LAN that one of the host's bridges is plugged into.
+
+The bridge, its NIC and its addresses are the operator's; Berth only plugs cables in. The LAN has a router
+already, so the gateway is found, not made.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+from berth import ipam
+from berth.drivers.cable import cable
+from berth.drivers.pools import mtu, refuse_overlap_with_networks
+from berth.errors import Invalid, NotFound, Taken
+from berth.model import Address, Endpoint, Host, HostLink, Network, NetworkSpec, Pool, Subnet
+from berth.spec import pair_pools
+from berth.state import MARK, NOTHING, State
+
+
+class FlatDriver:
+    """Containers on the host's own LAN."""
+
+    name: ClassVar[str] = "flat"
+
+    def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
+        """Find the LAN's subnet and router through the bridge. Raises `Invalid`, `NotFound` or `Taken`."""
+        bridge = _bridge(asked, host)
+        subnets = asked.subnets or _lan_subnets(asked, bridge)
+        _refuse_strange(subnets, bridge)
+        pools = tuple(_pool(pool, asked, bridge, host) for pool in pair_pools(asked, subnets))
+        refuse_overlap_with_networks(pools, host)
+        return Network(
+            id=identity,
+            name=asked.name,
+            driver=self.name,
+            bridge=bridge.name,
+            pools=pools,
+            mtu=mtu(asked, bridge.mtu, limit=bridge.mtu),
+            created=created,
+            internal=asked.internal,
+            ipv6=any(pool.subnet.version == 6 for pool in pools),
+            masquerade=False,
+            labels=asked.labels,
+            options=asked.options,
+        )
+
+    def network(self, net: Network) -> State:
+        """Nothing: the LAN is there already."""
+        return NOTHING
+
+    def endpoint(self, net: Network, ep: Endpoint) -> State:
+        """A cable into the LAN's bridge."""
+        return cable(net, ep)
+
+
+def carries_lan(link: HostLink | None) -> bool:
+    """Whether a link is a bridge of the operator's with an address of a LAN on it."""
+    if link is None or link.kind != "bridge" or link.alias.startswith(MARK):
+        return False
+    return any(not address.is_link_local for address in link.addresses)
+
+
+def _bridge(asked: NetworkSpec, host: Host) -> HostLink:
+    name = asked.setting("bridge") or asked.setting("parent")
+    if name is None:
+        raise Invalid(
+            "which LAN? name the bridge that carries it with `-o parent=br0` (see `ip link show type bridge`)"
+        )
+    link = host.link(name)
+    if link is None:
+        raise NotFound(f"no bridge {name} on this host: see `ip link show type bridge`")
+    if link.kind != "bridge":
+        raise Invalid(f"{name} is not a bridge: a flat network needs the LAN's NIC to be a port of one")
+    if link.alias.startswith(MARK):
+        raise Invalid(f"bridge {name} belongs to a NAT network of Berth's: name the bridge that carries the LAN")
+    return link
+
+
+def _lan_subnets(asked: NetworkSpec, bridge: HostLink) -> tuple[Subnet, ...]:
+    """The networks of the bridge's own addresses; IPv6 only when it was asked for."""
+    versions = (4, 6) if asked.ipv6 else (4,)
+    found: dict[int, Subnet] = {}
+    for address in bridge.addresses:
+        if address.version in versions and not address.is_link_local:
+            found.setdefault(address.version, address.network)
+    if not found:
+        raise Invalid(f"bridge {bridge.name} carries no address to learn the LAN from: give --subnet and --gateway")
+    return tuple(found.values())
+
+
+def _refuse_strange(subnets: tuple[Subnet, ...], bridge: HostLink) -> None:
+    """A subnet of another size or place than the LAN's would make neighbours take each other for strangers."""
+    for subnet in subnets:
+        lans = [a for a in bridge.addresses if a.version == subnet.version and not a.is_link_local]
+        if lans and subnet not in [a.network for a in lans]:
+            raise Invalid(
+                f"subnet {subnet} is not the LAN's: {bridge.name} carries {lans[0]}; use --subnet {lans[0].network},"
+                " and --ip-range for the part of it that containers may use"
+            )
+
+
+def _pool(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Pool:
+    own = tuple(a.ip for a in bridge.addresses if a.version == pool.subnet.version and a.ip in pool.subnet)
+    gateway = _gateway(pool, asked, bridge, host)
+    for name, address in pool.aux:
+        if address in own:
+            raise Invalid(
+                f"aux-address {name}={address} is this host's own address: it is reserved anyway, leave it out"
+            )
+    routable = gateway is not None and not gateway.is_link_local
+    ipam.check(replace(pool, gateway=gateway if routable else None))
+    return replace(pool, gateway=gateway, reserved=own)
+
+
+def _gateway(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Address | None:
+    """The LAN's router: the host's default route through the bridge, else the one that was given."""
+    version = pool.subnet.version
+    routes = [r for r in host.routes if r.dst.version == version and not r.dst.prefixlen and r.dev == bridge.name]
+    routers = [r.via for r in sorted(routes, key=lambda r: r.metric) if r.via is not None]
+    if pool.gateway is not None:
+        if routers and pool.gateway not in routers:
+            raise Taken(
+                f"gateway {pool.gateway} contradicts the LAN: this host's router on {bridge.name} is {routers[0]};"
+                " leave --gateway out, or give that one"
+            )
+        return pool.gateway
+    if routers:
+        return routers[0]
+    if asked.internal or version == 6:
+        return None  # an IPv6 LAN without a router is common; IPv4 endpoints without one are a mistake
+    raise Invalid(
+        f"this host has no default route through {bridge.name}: name the LAN's router with --gateway,"
+        " or use --internal for a network without one"
+    )

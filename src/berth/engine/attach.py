@@ -1,0 +1,251 @@
+"""Plugging a sandbox into a network: the hot path. And unplugging it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from ipaddress import ip_interface
+
+from berth import ipam
+from berth.engine.networks import find
+from berth.engine.parts import Parts, forget
+from berth.errors import Exhausted, Invalid, NotFound, Taken
+from berth.model import Address, AttachRequest, Endpoint, Interface, Network, Pool, Sandbox
+from berth.plan import Plan, diff
+from berth.seams import Intent, Outcome, Scope, Tx
+from berth.state import LinkUp, Route, State
+
+_BRIDGE_PORTS = 1023
+_WARN_FROM = 900
+_DEFAULTS = {4: ("0.0.0.0/0", "0"), 6: ("::/0", "1024")}
+
+
+class _DryRun(Exception):
+    """Leaves a transaction without keeping anything of it."""
+
+
+def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
+    """Give a sandbox an address and a cable on a network, or do nothing at all."""
+    with parts.changing():
+        sandbox = parts.kernel.sandbox(request.sandbox)
+        with parts.store.read() as tx:
+            net = find(tx, request.network)
+            ifname = request.ifname or _free_ifname(tx.endpoints(sandbox=sandbox))
+        there = parts.kernel.read(_sandbox_scope(sandbox, ifname))
+        try:
+            with parts.store.write() as tx:
+                ep, warnings = _decide(parts, tx, net, request, sandbox, ifname, there)
+                want = parts.want_endpoint(net, ep)
+                before = frozenset(obj for obj in there if obj.key[0] == "up")
+                plan = diff(want, before)
+                intent = Intent(ep.id, "attach", before, want)
+                if dry_run:
+                    raise _DryRun
+                tx.save_endpoint(ep)
+                tx.open(intent)
+        except _DryRun:
+            return Outcome(ep, plan, warnings)
+        parts.carry_out(intent, plan)
+        parts.lan.announce(ep)
+        return Outcome(ep, plan, warnings)
+
+
+def _sandbox_scope(sandbox: Sandbox, ifname: str) -> Scope:
+    """The little that has to be known of a sandbox before it is changed."""
+    ns = sandbox.path
+    routes = {("route", ns, dst, metric) for dst, metric in _DEFAULTS.values()}
+    return Scope(frozenset({("up", ns, "lo"), ("up", ns, ifname), *routes}))
+
+
+def _decide(
+    parts: Parts, tx: Tx, net: Network, request: AttachRequest, sandbox: Sandbox, ifname: str, there: State
+) -> tuple[Endpoint, tuple[str, ...]]:
+    """Fill every hole of the request, or refuse it."""
+    for other in tx.endpoints(sandbox=sandbox):
+        if other.ifname == ifname and net.bridge:
+            raise Taken(f"{request.sandbox} has a Berth interface {ifname} already: choose another --ifname")
+    if any(isinstance(obj, LinkUp) and obj.dev == ifname for obj in there) and net.bridge:
+        raise Taken(f"{request.sandbox} has an interface {ifname} already, not of Berth's: choose another --ifname")
+    if request.ports and net.driver != "bridge":
+        raise Invalid(
+            f"network {net.name} is {net.driver}: ports are published on NAT networks only;"
+            " here the endpoint's own address has all its ports"
+        )
+    name = request.name or _free_name(tx, net, request.sandbox)
+    if request.name is not None and tx.named(net.id, name):
+        raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
+    _refuse_taken_ports(tx, request)
+    identity = parts.identity()
+    warnings = list(_port_warnings(tx, net))
+    return (
+        Endpoint(
+            id=identity,
+            network=net.id,
+            name=name,
+            sandbox=sandbox,
+            link=f"bv{identity[:12]}",
+            ifname=ifname if net.bridge else "",
+            mac=request.mac or stable_mac(net, name),
+            addresses=tuple(_addresses(tx, net, request)),
+            default_route=_default_route(tx, net, sandbox, there, warnings),
+            ports=request.ports,
+            placement=request.placement,
+        ),
+        tuple(warnings),
+    )
+
+
+def stable_mac(net: Network, name: str) -> str:
+    """A locally administered MAC that an endpoint of this name always has on this network (IEEE 802 c, U/L bit)."""
+    digest = hashlib.sha256(f"{net.id} {name}".encode()).digest()
+    return bytes([0x02, *digest[:5]]).hex(":")
+
+
+def _free_ifname(endpoints: Sequence[Endpoint]) -> str:
+    used = {ep.ifname for ep in endpoints}
+    return next(name for name in (f"eth{number}" for number in range(len(used) + 1)) if name not in used)
+
+
+def _free_name(tx: Tx, net: Network, sandbox: str) -> str:
+    """A name after the sandbox's: the last part of a path, `pid-7` for pid:7."""
+    base = re.sub(r"[^a-zA-Z0-9_.-]+", "-", sandbox.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[:100] or "endpoint"
+    if sandbox.startswith("/proc/"):
+        base = f"pid-{sandbox.split('/')[2]}"
+    name, number = base, 1
+    while tx.named(net.id, name):
+        number += 1
+        name = f"{base}-{number}"
+    return name
+
+
+def _addresses(tx: Tx, net: Network, request: AttachRequest) -> Iterator[Interface]:
+    """One address of each IP version that the network has pools of."""
+    left = list(request.addresses)
+    for version in sorted({pool.subnet.version for pool in net.pools}):
+        pools = [pool for pool in net.pools if pool.subnet.version == version]
+        wanted = next((address for address in left if address.version == version), None)
+        if wanted is not None:
+            left.remove(wanted)
+        yield _take(tx, net, pools, wanted)
+    if left:
+        raise Invalid(f"network {net.name} has no IPv{left[0].version} subnet for {left[0]}: leave it out")
+
+
+def _take(tx: Tx, net: Network, pools: Sequence[Pool], wanted: Address | None) -> Interface:
+    if wanted is not None:
+        pool = net.pool_of(wanted)
+        if pool is None:
+            subnets = ", ".join(str(p.subnet) for p in pools)
+            raise Invalid(f"address {wanted} is outside network {net.name} ({subnets}): choose one inside")
+        pools = [pool]
+    for pool in pools:
+        try:
+            address = ipam.take(pool, tx.ledger(net.id, pool), wanted)
+        except Exhausted:
+            if pool is pools[-1]:
+                raise
+        else:
+            return ip_interface(f"{address}/{pool.subnet.prefixlen}")
+    raise Exhausted(f"network {net.name} has no pool to take an address from")
+
+
+def _default_route(tx: Tx, net: Network, sandbox: Sandbox, there: State, warnings: list[str]) -> tuple[int, ...]:
+    """The IP versions for which the sandbox has no way out yet and this network offers one."""
+    if net.internal:
+        return ()
+    offered = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
+    ours = {version for ep in tx.endpoints(sandbox=sandbox) for version in ep.default_route}
+    for obj in there:
+        if isinstance(obj, Route):
+            version = 6 if ":" in obj.dst else 4
+            if version in offered - ours:
+                warnings.append(f"the sandbox has a default route via {obj.via or obj.dev} already: it stays")
+                offered.discard(version)
+    return tuple(sorted(offered - ours))
+
+
+def _refuse_taken_ports(tx: Tx, request: AttachRequest) -> None:
+    for port in request.ports:
+        owner = tx.port_owner(port.proto, port.host_ip, port.host_port)
+        if owner is not None:
+            raise Taken(
+                f"host port {port.host_port}/{port.proto} is published by endpoint {owner.name} already: choose another"
+            )
+
+
+def _port_warnings(tx: Tx, net: Network) -> Iterator[str]:
+    count = tx.count(net.id) + 1
+    if net.bridge and count >= _WARN_FROM:
+        yield f"bridge {net.bridge} has {count} of the {_BRIDGE_PORTS:,} ports that a Linux bridge can take"
+
+
+# --- unplugging -----------------------------------------------------------------------------------------
+
+
+def detach(parts: Parts, network: str, sandbox: str, *, dry_run: bool) -> Outcome[tuple[Endpoint, ...]]:
+    """Unplug a sandbox from a network. The cable is out of service when this returns; see `Kernel.sweep`."""
+    with parts.changing():
+        with parts.store.read() as tx:
+            net = find(tx, network)
+            endpoints = _matching(parts, tx, net, sandbox)
+        ops = [op for ep in endpoints for op in _detach_one(parts, net, ep, dry_run=dry_run).ops]
+        return Outcome(tuple(endpoints), Plan(tuple(ops)))
+
+
+def _matching(parts: Parts, tx: Tx, net: Network, text: str) -> list[Endpoint]:
+    """A sandbox's endpoints on a network; also by endpoint name or id, and by path when the sandbox is gone."""
+    try:
+        found = list(tx.endpoints(network=net.id, sandbox=parts.kernel.sandbox(text)))
+    except NotFound:
+        found = []
+    if not found:
+        every = tx.endpoints(network=net.id)
+        gone = (f"/run/netns/{text}", f"/proc/{text.removeprefix('pid:')}/ns/net", text)
+        found = [ep for ep in every if text in (ep.name, ep.id)] or [ep for ep in every if ep.sandbox.path in gone]
+    if not found:
+        raise NotFound(f"{text} is not attached to network {net.name}: see `berth endpoint ls --network {net.name}`")
+    return found
+
+
+def _detach_one(parts: Parts, net: Network, ep: Endpoint, *, dry_run: bool) -> Plan:
+    before = parts.want_endpoint(net, ep)
+    after: State = frozenset()
+    with parts.store.read() as tx:
+        heir = _heir(tx, ep)
+        heir_net = tx.network(heir.network) if heir is not None else None
+    if heir is not None and heir_net is not None:
+        before |= parts.want_endpoint(heir_net, heir)
+        heir = replace(heir, default_route=tuple(sorted({*heir.default_route, *_offers(heir_net, ep.default_route)})))
+        after = parts.want_endpoint(heir_net, heir)
+    plan = diff(after, before)
+    if dry_run:
+        return plan
+    intent = Intent(ep.id, "detach", before, after)
+    with parts.store.write() as tx:
+        forget(tx, ep.id)
+        if heir is not None:
+            tx.save_endpoint(heir)
+        tx.open(intent)
+    parts.retired = True
+    parts.carry_out(intent, plan)
+    return plan
+
+
+def _heir(tx: Tx, ep: Endpoint) -> Endpoint | None:
+    """The sandbox's next endpoint that can take over a default route."""
+    if not ep.default_route:
+        return None
+    for other in tx.endpoints(sandbox=ep.sandbox):
+        net = tx.network(other.network)
+        if other.id != ep.id and net is not None and _offers(net, ep.default_route):
+            return other
+    return None
+
+
+def _offers(net: Network, versions: tuple[int, ...]) -> set[int]:
+    """Which of the IP versions a network has a gateway for."""
+    if net.internal:
+        return set()
+    return {p.subnet.version for p in net.pools if p.gateway is not None and p.subnet.version in versions}

@@ -1,0 +1,64 @@
+"""The verbs: one face for the command line, the daemon and the plugins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from berth.engine import attach, networks, reconcile
+from berth.engine.parts import Parts
+from berth.model import AttachRequest, Endpoint, Network, NetworkSpec
+from berth.seams import Outcome
+
+
+class Engine:
+    """The verbs, carried out in this process under the state lock."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]:
+        """Make a network. Raises `Taken`, `Invalid`, `Exhausted`, … before anything is touched."""
+        return networks.create(self._parts, spec, dry_run=dry_run)
+
+    def remove_network(self, name: str, *, dry_run: bool = False) -> Outcome[Network]:
+        """Remove a network without endpoints."""
+        return networks.remove(self._parts, name, dry_run=dry_run)
+
+    def network(self, name: str) -> Network:
+        """The network of that name or id. Raises `NotFound`."""
+        with self._parts.store.read() as tx:
+            return networks.find(tx, name)
+
+    def networks(self) -> Sequence[Network]:
+        """All networks, by name."""
+        with self._parts.store.read() as tx:
+            return tx.networks()
+
+    def attach(self, request: AttachRequest, *, dry_run: bool = False) -> Outcome[Endpoint]:
+        """Plug a sandbox into a network."""
+        return attach.attach(self._parts, request, dry_run=dry_run)
+
+    def detach(self, network: str, sandbox: str, *, dry_run: bool = False) -> Outcome[tuple[Endpoint, ...]]:
+        """Unplug a sandbox from a network."""
+        return attach.detach(self._parts, network, sandbox, dry_run=dry_run)
+
+    def endpoints(self, network: str | None = None) -> Sequence[Endpoint]:
+        """All endpoints, or those of one network, oldest first."""
+        with self._parts.store.read() as tx:
+            return tx.endpoints(network=None if network is None else networks.find(tx, network).id)
+
+    def reconcile(self) -> Outcome[tuple[str, ...]]:
+        """Put host and store in order; what was forgotten, and the plan that was carried out."""
+        return reconcile.reconcile(self._parts)
+
+    def sweep(self) -> None:
+        """Delete the cables that were taken out of service."""
+        if self._parts.retired:
+            self._parts.retired = False
+            self._parts.kernel.sweep()
+
+    def close(self) -> None:
+        """Leave nothing waiting."""
+        self.sweep()
+        self._parts.store.close()
+        self._parts.lock.close()

@@ -1,0 +1,70 @@
+"""Making and removing networks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from berth import ipam
+from berth.engine.parts import Parts
+from berth.engine.reach import scope_of
+from berth.errors import NotFound, Taken
+from berth.model import Network, NetworkSpec
+from berth.plan import diff
+from berth.seams import Intent, Outcome, Tx
+from berth.state import within
+
+
+def create(parts: Parts, spec: NetworkSpec, *, dry_run: bool) -> Outcome[Network]:
+    """Decide, make and remember a network, or do nothing at all."""
+    with parts.changing():
+        with parts.store.read() as tx:
+            if (same := tx.network(spec.name)) is not None and same.name == spec.name:
+                raise Taken(f"there is a network {spec.name} already: choose another name, or `berth network rm` it")
+            host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
+        driver = parts.choose(spec, host)
+        net = driver.complete(spec, host, parts.identity(), parts.now())
+        want = driver.network(net)
+        before = parts.kernel.read(scope_of(want))
+        plan = diff(want, before)
+        if dry_run:
+            return Outcome(net, plan)
+        intent = Intent(net.id, "create", before, want)
+        with parts.store.write(durable=True) as tx:
+            tx.save_network(net)
+            for pool in net.pools:
+                ipam.reserve(pool, tx.ledger(net.id, pool))
+            tx.open(intent)
+        parts.carry_out(intent, plan)
+        return Outcome(net, plan)
+
+
+def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
+    """Remove a network that nothing is attached to."""
+    with parts.changing():
+        with parts.store.read() as tx:
+            net = find(tx, name)
+            endpoints = tx.endpoints(network=net.id)
+            others = [other for other in tx.networks() if other.id != net.id]
+        if endpoints:
+            names = ", ".join(ep.name for ep in endpoints[:3]) + (", …" if len(endpoints) > 3 else "")
+            raise Taken(f"network {net.name} has {len(endpoints)} endpoints ({names}): detach them first")
+        before = parts.want_network(net)
+        shared = frozenset().union(*(parts.want_network(other) for other in others))
+        after = within(shared, {obj.key for obj in before})  # what another network needs too
+        plan = diff(after, before)
+        if dry_run:
+            return Outcome(net, plan)
+        intent = Intent(net.id, "remove", before, after)
+        with parts.store.write(durable=True) as tx:
+            tx.drop_network(net.id)
+            tx.open(intent)
+        parts.carry_out(intent, plan)
+        return Outcome(net, plan)
+
+
+def find(tx: Tx, name: str) -> Network:
+    """The network of that name or id. Raises `NotFound`."""
+    net = tx.network(name)
+    if net is None:
+        raise NotFound(f"no network {name}: see `berth network ls`")
+    return net

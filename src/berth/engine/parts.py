@@ -1,0 +1,93 @@
+"""What the verbs work with, and the frame that every change runs in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from berth import ipam
+from berth.engine.lock import StateLock
+from berth.engine.reach import reach, scope_of
+from berth.model import Endpoint, Network
+from berth.plan import Plan
+from berth.seams import Choose, Driver, Intent, Kernel, Lan, Store, Tx
+from berth.state import State
+
+
+@dataclass(slots=True)
+class Parts:
+    """The doers and deciders, as their seams."""
+
+    kernel: Kernel
+    store: Store
+    lan: Lan
+    lock: StateLock
+    drivers: Mapping[str, Driver]
+    choose: Choose
+    identity: Callable[[], str]  # a new id: 64 hexadecimal digits
+    now: Callable[[], str]  # RFC 3339
+    retired: bool = field(default=False)  # cables wait for the sweep
+
+    def want_network(self, net: Network) -> State:
+        """What should exist for a network."""
+        return self.drivers[net.driver].network(net)
+
+    def want_endpoint(self, net: Network, ep: Endpoint) -> State:
+        """What should exist for an endpoint."""
+        return self.drivers[net.driver].endpoint(net, ep)
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Hold the lock, with what a dead process left half-done put right first."""
+        with self.lock.held():
+            with self.store.read() as tx:
+                left = tx.intents()
+            for intent in left:
+                recover(self, intent)
+            yield
+
+    def carry_out(self, intent: Intent, plan: Plan) -> None:
+        """Send a plan whose intent is on record: all of it takes effect, or nothing.
+
+        After a failure, a change that goes back is taken back and the failure raised. One that goes forward is
+        tried once more from what the kernel then holds; if that fails too, it stays on record and is raised.
+        """
+        try:
+            self.kernel.send(plan)
+        except Exception:
+            recover(self, intent)
+            if not intent.forward:
+                raise
+        except BaseException:  # Ctrl-C
+            recover(self, intent)
+            raise
+        else:
+            with self.store.write() as tx:
+                tx.close(intent.id)
+
+
+def recover(parts: Parts, intent: Intent) -> None:
+    """Bring the host to one of an intent's two states, and the store with it."""
+    target = intent.after if intent.forward else intent.before
+    reach(parts.kernel, target, scope_of(intent.before, intent.after))
+    parts.kernel.sweep()
+    with parts.store.write(durable=True) as tx:
+        if intent.verb == "create":
+            tx.drop_network(intent.id)
+        elif intent.verb == "attach":
+            forget(tx, intent.id)
+        tx.close(intent.id)
+
+
+def forget(tx: Tx, identity: str) -> None:
+    """Drop an endpoint and give its addresses back. One that is gone already is fine."""
+    ep = tx.endpoint(identity)
+    if ep is None:
+        return
+    net = tx.network(ep.network)
+    for interface in ep.addresses if net is not None else ():
+        pool = net.pool_of(interface.ip) if net is not None else None
+        if pool is not None:
+            ipam.give_back(pool, tx.ledger(ep.network, pool), interface.ip)
+    tx.drop_endpoint(identity)

@@ -1,0 +1,78 @@
+"""The skeleton of Berth's nftables: chains and rules that are the same however many containers there are.
+
+Everything that differs per network or endpoint is an element of one of the sets and maps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+
+from berth.state import NftTable
+
+FAMILY, TABLE = "inet", "berth"
+
+_SETS = (
+    ("set bridges", "type ifname"),  # bridges of Berth's own
+    ("set intra", "type ifname . ifname"),  # each of them paired with itself
+    ("set internal", "type ifname"),  # those with no way in or out
+    ("set masquerade4", "type ifname"),
+    ("set masquerade6", "type ifname"),
+    ("map port4", "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
+    ("map port6", "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service"),
+    ("map anyport4", "type inet_proto . inet_service : ipv4_addr . inet_service"),
+    ("map anyport6", "type inet_proto . inet_service : ipv6_addr . inet_service"),
+)
+
+_PUBLISH = (
+    "dnat ip to ip daddr . meta l4proto . th dport map @port4",
+    "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",
+    "fib daddr type local dnat ip to meta l4proto . th dport map @anyport4",
+    "fib daddr type local dnat ip6 to meta l4proto . th dport map @anyport6",
+)
+
+_CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "forward",
+        "type filter hook forward priority filter; policy accept;",
+        (
+            "iifname . oifname @intra accept",
+            "iifname @internal drop",
+            "oifname @internal drop",
+            "oifname @bridges ct state established,related accept",
+            "oifname @bridges ct status dnat accept",
+            "oifname @bridges drop",
+        ),
+    ),
+    ("prerouting", "type nat hook prerouting priority dstnat; policy accept;", _PUBLISH),
+    (
+        "output",
+        "type nat hook output priority -100; policy accept;",
+        # 127.0.0.1 and ::1 cannot be translated to another machine; that is the proxy's job.
+        ("ip daddr 127.0.0.0/8 return", "ip6 daddr ::1 return", *_PUBLISH),
+    ),
+    (
+        "postrouting",
+        "type nat hook postrouting priority srcnat; policy accept;",
+        (
+            # An endpoint that reaches its own network through a published port: the answer must come back here.
+            "ct status dnat iifname . oifname @intra masquerade",
+            "meta nfproto ipv4 iifname @masquerade4 oifname != @bridges masquerade",
+            "meta nfproto ipv6 iifname @masquerade6 oifname != @bridges masquerade",
+        ),
+    ),
+)
+
+
+@cache
+def inet() -> NftTable:
+    """`table inet berth`: NAT, published ports and isolation between networks."""
+    lines = [f"  {kind} {{ {spec}; }}" for kind, spec in _SETS]
+    count = 1
+    for name, hook, rules in _CHAINS:
+        lines += [f"  chain {name} {{", f"    {hook}", *(f"    {rule}" for rule in rules), "  }"]
+        count += len(rules)
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
+    # Nothing jumps here: the comment tells which text this table was made from (see NftTable).
+    lines += ["  chain stamp {", f'    return comment "{digest}"', "  }"]
+    return NftTable(FAMILY, TABLE, f"{digest}/{count}", "\n".join(lines) + "\n")

@@ -1,0 +1,40 @@
+"""The kernel that Berth was started on."""
+
+from __future__ import annotations
+
+import errno
+
+from berth.errors import Refused
+from berth.kernel import netns, read, rtnl, send
+from berth.kernel.netlink import ROUTE, Netlink
+from berth.model import Host, Sandbox
+from berth.plan import Plan
+from berth.seams import Scope
+from berth.state import State
+
+
+class LinuxKernel:
+    """Reads and changes the network namespace it is used in, and the sandboxes that it is told of."""
+
+    def read(self, scope: Scope) -> State:
+        """The objects that exist now within the scope."""
+        return read.read(scope)
+
+    def send(self, plan: Plan) -> None:
+        """Carry out a plan. Raises the first refusal; what followed it may be done all the same."""
+        send.send(plan)
+
+    def sweep(self) -> None:
+        """Delete the cables that were taken out of service. Takes the kernel some 16 ms."""
+        with Netlink(ROUTE) as nl:
+            for refusal in nl.batch([rtnl.delete_retired()]):
+                if refusal.errno != errno.ENODEV:  # none there
+                    raise Refused(f"cannot delete the retired cables: {refusal.strerror}")
+
+    def host(self) -> Host:
+        """The host's links with their addresses, and its routes."""
+        return read.host()
+
+    def sandbox(self, text: str) -> Sandbox:
+        """Find a namespace as typed, and who it is now."""
+        return netns.sandbox(text)

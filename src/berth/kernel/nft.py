@@ -1,0 +1,230 @@
+"""nftables: elements by hand-packed nfnetlink, tables by nft(8).
+
+Elements come and go with every container: 7 microseconds each, many in one transaction, no process. Tables
+with their chains and rules are written once in nft's own language, which people can read; only then a process
+runs, never on the attach path.
+Sources: include/uapi/linux/netfilter/nf_tables.h; libnftnl's user data layout for comments.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+
+from berth.errors import Refused, Unsupported
+from berth.kernel.netlink import CREATE, EXCL, NETFILTER, Message, Netlink, Refusal, attr, attrs, items, nest, string
+from berth.kernel.netlink import text as text_attr
+from berth.state import NftElement, NftTable, Part
+
+_SUBSYSTEM = 10
+_BEGIN, _END = 0x10, 0x11
+_GETTABLE, _DELTABLE, _GETRULE, _GETSET = 1, 2, 7, 10
+_NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
+
+_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
+_TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*, and of rules and sets too
+_RULE_CHAIN, _RULE_USERDATA = 2, 7
+_SET_NAME, _SET_KEY_TYPE, _SET_DATA_TYPE = 2, 4, 6
+_LIST_ELEM, _ELEM_KEY, _ELEM_DATA, _DATA_VALUE = 1, 1, 2, 1
+
+#: nft's own numbers of data types; a concatenation is these, six bits each.
+_TYPES = {7: "ipv4", 8: "ipv6", 9: "mac", 12: "proto", 13: "port", 41: "ifname"}
+_SIZES = {"ipv4": 4, "ipv6": 16, "mac": 6, "proto": 1, "port": 2, "ifname": 16}
+_PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
+
+#: The chain that nothing jumps to; its rule's comment tells which text a table was made from.
+_STAMP = "stamp"
+_PER_MESSAGE = 500  # an attribute's length has 16 bits
+
+
+def _generation(family: int, resource: int = 0) -> bytes:
+    return struct.pack(">BBH", family, 0, resource)
+
+
+def _type(kind: int) -> int:
+    return _SUBSYSTEM << 8 | kind
+
+
+def encode_parts(parts: Sequence[Part]) -> bytes:
+    """A key or value as the kernel holds it; in a concatenation every part is padded to four bytes."""
+    packed = [_encode(kind, value) for kind, value in parts]
+    if len(packed) == 1:
+        return packed[0]
+    return b"".join(data + b"\0" * (-len(data) & 3) for data in packed)
+
+
+def _encode(kind: str, value: str) -> bytes:
+    match kind:
+        case "ipv4":
+            return socket.inet_pton(socket.AF_INET, value)
+        case "ipv6":
+            return socket.inet_pton(socket.AF_INET6, value)
+        case "mac":
+            return bytes.fromhex(value.replace(":", ""))
+        case "proto":
+            return bytes([_PROTOCOLS[value]])
+        case "port":
+            return int(value).to_bytes(2, "big")
+        case "ifname":
+            return value.encode().ljust(16, b"\0")
+    raise ValueError(f"no nftables type {kind}")
+
+
+def decode_parts(types: int, data: bytes) -> tuple[Part, ...]:
+    """The reverse of `encode_parts`, by nft's type number; () for types that Berth does not use."""
+    kinds = []
+    while types:
+        kinds.append(_TYPES.get(types & 0x3F, ""))
+        types >>= 6
+    parts: list[Part] = []
+    offset = 0
+    for kind in reversed(kinds):
+        size = _SIZES.get(kind, 0)
+        raw = data[offset : offset + size]
+        if not size or len(raw) < size:
+            return ()
+        parts.append((kind, _decode(kind, raw)))
+        offset += size + 3 & ~3
+    return tuple(parts)
+
+
+def _decode(kind: str, raw: bytes) -> str:
+    match kind:
+        case "ipv4":
+            return socket.inet_ntop(socket.AF_INET, raw)
+        case "ipv6":
+            return socket.inet_ntop(socket.AF_INET6, raw)
+        case "mac":
+            return raw.hex(":")
+        case "proto":
+            return _PROTOCOL_NAMES.get(raw[0], str(raw[0]))
+        case "port":
+            return str(int.from_bytes(raw, "big"))
+    return string(raw)
+
+
+def _element(element: NftElement) -> bytes:
+    body = nest(_ELEM_KEY, attr(_DATA_VALUE, encode_parts(element.match)))
+    if element.data:
+        body += nest(_ELEM_DATA, attr(_DATA_VALUE, encode_parts(element.data)))
+    return nest(_LIST_ELEM, body)
+
+
+def _element_messages(kind: int, flags: int, elements: Iterable[NftElement]) -> Iterator[Message]:
+    ordered = sorted(elements, key=lambda e: (e.family, e.table, e.set))
+    for (family, table, name), group in groupby(ordered, key=lambda e: (e.family, e.table, e.set)):
+        head = _generation(_FAMILIES[family]) + text_attr(_TABLE, table) + text_attr(_SET, name)
+        packed = [_element(element) for element in group]
+        for start in range(0, len(packed), _PER_MESSAGE):
+            yield Message(_type(kind), flags, head + nest(_ELEMENTS, b"".join(packed[start : start + _PER_MESSAGE])))
+
+
+def send_elements(add: Sequence[NftElement], delete: Sequence[NftElement]) -> None:
+    """Delete and add elements in one transaction. Raises `Refusal`."""
+    requests = [*_element_messages(_DELSETELEM, 0, delete), *_element_messages(_NEWSETELEM, CREATE | EXCL, add)]
+    _transaction(requests)
+
+
+def delete_table(family: str, name: str) -> None:
+    """Delete a table and all in it; none there is no error. Raises `Refusal`."""
+    body = _generation(_FAMILIES[family]) + text_attr(_TABLE, name)
+    try:
+        _transaction([Message(_type(_DELTABLE), 0, body)])
+    except Refusal as refusal:
+        if refusal.errno != 2:
+            raise
+
+
+def _transaction(requests: Sequence[Message]) -> None:
+    if not requests:
+        return
+    mark = _generation(0, _SUBSYSTEM)
+    with Netlink(NETFILTER) as nl:
+        nl.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+
+
+def write_table(table: NftTable, *, replace: bool) -> None:
+    """Make a table, or with `replace` give it new rules and keep its sets' elements.
+
+    nft(8) dies with us (setpriv), so that no change arrives after a recovery has already read the kernel.
+    Raises `Unsupported` when nft is missing, `Refused` with nft's first line of complaint.
+    """
+    head = f"add table {table.family} {table.name}\nflush table {table.family} {table.name}\n" if replace else ""
+    argv = ["setpriv", "--pdeathsig", "KILL", "nft", "-f", "-"]
+    try:
+        done = subprocess.run(argv, input=head + table.script(), text=True, capture_output=True, check=False)
+    except FileNotFoundError:
+        raise Unsupported("setpriv is missing: install util-linux") from None
+    if done.returncode == 127:
+        raise Unsupported("nft is missing: install nftables (`apt-get install nftables`)")
+    if done.returncode:
+        complaint = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        raise Refused(f"nft refused table {table.family} {table.name}: {complaint}")
+
+
+# --- reading --------------------------------------------------------------------------------------------
+
+
+def read_table(nl: Netlink, family: str, name: str) -> NftTable | None:
+    """The table as it is; None where there is none."""
+    head = _generation(_FAMILIES[family]) + text_attr(_TABLE, name)
+    try:
+        nl.ask(_type(_GETTABLE), head)
+    except Refusal:
+        return None
+    rules, stamp = 0, ""
+    for data in nl.dump(_type(_GETRULE), head):
+        found = attrs(data, 4)
+        if string(found.get(_TABLE, b"")) != name or (data and data[0] != _FAMILIES[family]):
+            continue  # older kernels do not filter
+        rules += 1
+        if string(found.get(_RULE_CHAIN, b"")) == _STAMP:
+            stamp = _comment(found.get(_RULE_USERDATA, b""))
+    return NftTable(family, name, f"{stamp}/{rules}" if stamp else "")
+
+
+def _comment(data: bytes) -> str:
+    """The comment in a rule's user data: (type 0, length, text) records."""
+    offset = 0
+    while offset + 2 <= len(data):
+        kind, length = data[offset], data[offset + 1]
+        if kind == 0:
+            return string(data[offset + 2 : offset + 2 + length])
+        offset += 2 + length
+    return ""
+
+
+def _set_types(nl: Netlink, family: str, table: str) -> dict[str, tuple[int, int]]:
+    """Key and data types of all sets of a table, by name."""
+    types = {}
+    head = _generation(_FAMILIES[family]) + text_attr(_TABLE, table)
+    for data in nl.dump(_type(_GETSET), head):
+        found = attrs(data, 4)
+        name = string(found.get(_SET_NAME, b""))
+        if string(found.get(_TABLE, b"")) == table and name:
+            key = int.from_bytes(found.get(_SET_KEY_TYPE, b""), "big")
+            types[name] = (key, int.from_bytes(found.get(_SET_DATA_TYPE, b""), "big"))
+    return types
+
+
+def read_elements(nl: Netlink, family: str, table: str) -> Iterator[NftElement]:
+    """All elements of all named sets and maps of a table."""
+    try:
+        types = _set_types(nl, family, table)
+    except Refusal:
+        return  # no such table
+    for name, (key_type, data_type) in types.items():
+        if name.startswith("__"):
+            continue  # anonymous: part of a rule
+        head = _generation(_FAMILIES[family]) + text_attr(_TABLE, table) + text_attr(_SET, name)
+        for data in nl.dump(_type(_GETSETELEM), head):
+            for _, raw in items(attrs(data, 4).get(_ELEMENTS, b"")):
+                fields = attrs(raw)
+                match = decode_parts(key_type, attrs(fields.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b""))
+                value = attrs(fields.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
+                if match:
+                    yield NftElement(family, table, name, match, decode_parts(data_type, value) if value else ())

@@ -1,0 +1,209 @@
+"""Reading what exists, in the same nouns that are asked for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from ipaddress import ip_address, ip_network
+
+from berth.errors import Invalid, NotFound
+from berth.kernel import nft, rtnl, sysctl
+from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
+from berth.kernel.netns import inside, open_ns
+from berth.model import Host, HostLink, HostRoute, Interface
+from berth.seams import Scope
+from berth.state import HOST, MARK, Addr, Bridge, Foreign, Key, LinkUp, Obj, Route, State, Sysctl, Veth
+
+_TABLES = ("inet", "bridge")  # the families in which Berth may have its table
+
+
+def read(scope: Scope) -> State:
+    """The objects within a scope. A sandbox that is gone simply holds nothing."""
+    by_ns: dict[str, set[Key]] = defaultdict(set)
+    for key in scope.keys:
+        by_ns[HOST if key[0].startswith("nft") else key[1]].add(key)
+    found: set[Obj] = set(_links(scope, by_ns[HOST]))
+    for ns, keys in by_ns.items():
+        try:
+            with inside(ns):
+                found |= set(_settings(ns, keys))
+                with Netlink(ROUTE) as nl:
+                    found |= set(_inside(nl, ns, keys))
+        except (NotFound, Invalid):
+            continue
+    found |= set(_firewall(scope, by_ns[HOST]))
+    return frozenset(found)
+
+
+# --- links ----------------------------------------------------------------------------------------------
+
+
+def _links(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
+    """Bridges and cables: by name, and with `marked` all that carry the mark."""
+    names = {key[2] for key in keys if key[0] == "link"}
+    if not names and not scope.marked:
+        return
+    with Netlink(ROUTE) as nl:
+        if scope.marked:
+            every = list(rtnl.links(nl))
+            chosen = [link for link in every if link.name in names or link.alias.startswith(MARK)]
+            label = {link.index: link.name for link in every}
+        else:
+            chosen = [link for link in (rtnl.link(nl, name) for name in sorted(names)) if link is not None]
+            label = {}
+        peers = _Peers(nl, scope.namespaces)
+        for link in chosen:
+            if link.group != rtnl.RETIRED:
+                yield _link_noun(nl, link, label, peers)
+
+
+def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peers) -> Obj:
+    if link.alias.startswith(MARK) and link.kind == "bridge":
+        # One that is down or has STP on is not what was asked: an MTU of 0 differs from any.
+        return Bridge(link.name, link.mac, link.mtu if link.up and link.fresh else 0, link.alias)
+    if link.alias.startswith(MARK) and link.kind == "veth":
+        ns, inner, mac = peers.of(link)
+        master = ""
+        if link.master:
+            master = label.get(link.master) or _name(link.master)
+        return Veth(link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac)
+    kind = link.kind or "link"
+    return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
+
+
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:
+        return ""
+
+
+class _Peers:
+    """Finds the inner ends of cables: which namespace the kernel's id means, and what its links are called."""
+
+    def __init__(self, nl: Netlink, namespaces: Iterable[str]) -> None:
+        self._by_id: dict[int, tuple[str, dict[int, rtnl.Link]]] = {}
+        for ns in sorted({HOST, *namespaces}):
+            try:
+                self._learn(nl, ns)
+            except (NotFound, Invalid):
+                continue
+
+    def _learn(self, nl: Netlink, ns: str) -> None:
+        if ns == HOST:
+            self._by_id[-1] = (HOST, {})
+            return
+        fd = open_ns(ns)
+        try:
+            known_as = rtnl.nsid(nl, fd)
+        finally:
+            os.close(fd)
+        if known_as >= 0:
+            with inside(ns), Netlink(ROUTE) as there:
+                self._by_id[known_as] = (ns, {link.index: link for link in rtnl.links(there)})
+
+    def of(self, link: rtnl.Link) -> tuple[str, str, str]:
+        """(namespace, name, MAC) of a cable's inner end; "?" for one that is nowhere known."""
+        ns, links = self._by_id.get(link.peer_nsid, ("?", {}))
+        if ns == HOST and link.peer_nsid == -1:
+            return HOST, *_local(link.peer)
+        peer = links.get(link.peer)
+        return (ns, peer.name, peer.mac) if peer is not None else ("?", "?", "?")
+
+
+def _local(index: int) -> tuple[str, str]:
+    name = _name(index)
+    with Netlink(ROUTE) as nl:
+        link = rtnl.link(nl, name) if name else None
+    return (name, link.mac) if link is not None else ("?", "?")
+
+
+# --- inside a namespace ---------------------------------------------------------------------------------
+
+
+def _settings(ns: str, keys: Iterable[Key]) -> Iterator[Obj]:
+    for key in keys:
+        if key[0] == "sysctl":
+            value = sysctl.read(key[2])
+            if value is not None:
+                yield Sysctl(ns, key[2], value)
+
+
+def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
+    kinds = {key[0] for key in keys}
+    for key in keys:
+        if key[0] == "up":
+            link = rtnl.link(nl, key[2])
+            if link is not None:
+                yield LinkUp(ns, key[2], link.up)
+    if not kinds & {"addr", "route"}:
+        return
+    label = {link.index: link.name for link in rtnl.links(nl)}
+    if "addr" in kinds:
+        for index, ip in rtnl.addresses(nl):
+            addr = Addr(ns, label.get(index, ""), str(ip))
+            if addr.key in keys:
+                yield addr
+    if "route" in kinds:
+        for entry in rtnl.routes(nl):
+            if entry.from_kernel:
+                continue
+            route = Route(ns, entry.dst, label.get(entry.index, ""), entry.via, entry.metric)
+            if route.key in keys:
+                yield route if entry.index else Foreign(route.key, f"a route to {entry.dst} with several next hops")
+
+
+def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
+    tables = {key[1:3] for key in keys if key[0].startswith("nft-")}
+    if scope.marked:
+        tables |= {(family, "berth") for family in _TABLES}
+    if not tables:
+        return
+    wanted = frozenset(keys)
+    with Netlink(NETFILTER) as nl:
+        for family, name in sorted(tables):
+            table = nft.read_table(nl, family, name)
+            if table is None:
+                continue
+            if scope.marked or table.key in wanted:
+                yield table
+            yield from (e for e in nft.read_elements(nl, family, name) if scope.marked or e.key in wanted)
+
+
+# --- the host as a whole --------------------------------------------------------------------------------
+
+
+def host() -> Host:
+    """The host's links with their addresses, and its main routing table."""
+    with Netlink(ROUTE) as nl:
+        try:
+            every = list(rtnl.links(nl))
+            held: dict[int, list[Interface]] = defaultdict(list)
+            for index, ip in rtnl.addresses(nl):
+                held[index].append(ip)
+            label = {link.index: link.name for link in every}
+            links = tuple(
+                HostLink(
+                    name=link.name,
+                    kind=link.kind,
+                    mtu=link.mtu,
+                    up=link.up,
+                    master=label.get(link.master, ""),
+                    alias=link.alias,
+                    addresses=tuple(held[link.index]),
+                    mac=link.mac,
+                )
+                for link in every
+                if link.group != rtnl.RETIRED
+            )
+            return Host(links, tuple(_host_routes(nl, label)))
+        except Refusal as refusal:
+            raise NotFound(f"cannot read the host's links and routes: {refusal.strerror}") from None
+
+
+def _host_routes(nl: Netlink, label: dict[int, str]) -> Iterator[HostRoute]:
+    for entry in rtnl.routes(nl):
+        via = ip_address(entry.via) if entry.via else None
+        yield HostRoute(ip_network(entry.dst), label.get(entry.index, ""), via, entry.metric, entry.from_ra)

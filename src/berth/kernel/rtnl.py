@@ -1,0 +1,351 @@
+"""rtnetlink: encoders and decoders for the links, addresses and routes that Berth manages.
+
+Sources: rtnetlink(7); include/uapi/linux/{rtnetlink,if_link,if_addr}.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
+
+from berth.errors import NotFound
+from berth.kernel.netlink import CREATE, EXCL, REPLACE, Message, Netlink, Refusal, attr, attrs, nest, number, string
+from berth.kernel.netlink import text as text_attr
+from berth.kernel.netlink import u32 as u32_attr
+from berth.state import MAIN_TABLE, Addr, Bridge, Route, Veth
+
+NEWLINK, DELLINK, GETLINK = 16, 17, 18
+NEWADDR, DELADDR, GETADDR = 20, 21, 22
+NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+GETNSID = 90
+
+#: Cables taken out of service wait in this link group ("BERT") for one common deletion: deleting a link alone
+#: waits 16 ms for the kernel's RCU, deleting a group costs half a millisecond a link.
+RETIRED = 0x42455254
+
+_UP = 0x1
+_IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 27, 28, 37
+_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
+_NODAD = 0x02
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
+_NETNSA_NSID, _NETNSA_FD = 1, 3
+
+_PROTO_KERNEL, _PROTO_STATIC, _PROTO_RA = 2, 4, 9
+_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
+_UNICAST = 1
+
+_IFINFO = struct.Struct("=BxHiII")
+_IFADDR = struct.Struct("=BBBBI")
+_RTMSG = struct.Struct("=BBBBBBBBI")
+
+
+def mac_bytes(mac: str) -> bytes:
+    """Six octets of 'aa:bb:cc:dd:ee:ff'."""
+    return bytes.fromhex(mac.replace(":", ""))
+
+
+@cache
+def _packed(ip: str) -> tuple[int, bytes, int]:
+    """(family, address, prefix length) of 'address/length'."""
+    address, _, length = ip.partition("/")
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    return family, socket.inet_pton(family, address), int(length)
+
+
+def index(name: str) -> int:
+    """The index of a link of the namespace the thread is in. Raises `NotFound`."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise NotFound(f"no link {name}: see `ip link`") from None
+
+
+# --- encoders -------------------------------------------------------------------------------------------
+
+
+def _ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return _IFINFO.pack(0, 0, index, flags, change)
+
+
+def set_link(name: str, *, up: bool | None = None, attributes: bytes = b"") -> Message:
+    """Change a link found by name."""
+    flags = _UP if up else 0
+    change = 0 if up is None else _UP
+    return Message(NEWLINK, 0, _ifinfo(0, flags, change) + text_attr(_IFLA_IFNAME, name) + attributes)
+
+
+def add_bridge(bridge: Bridge) -> list[Message]:
+    """Make a bridge. The alias is not taken at creation, so it is a second message."""
+    data = u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0)
+    info = attr(_INFO_KIND, b"bridge") + nest(_INFO_DATA, data)
+    body = (
+        _ifinfo(0, _UP, _UP)
+        + text_attr(_IFLA_IFNAME, bridge.name)
+        + attr(_IFLA_ADDRESS, mac_bytes(bridge.mac))
+        + u32_attr(_IFLA_MTU, bridge.mtu)
+        + nest(_IFLA_LINKINFO, info)
+    )
+    return [Message(NEWLINK, CREATE | EXCL, body), _alias(bridge.name, bridge.alias)]
+
+
+def _alias(name: str, alias: str) -> Message:
+    return set_link(name, attributes=attr(_IFLA_IFALIAS, alias.encode()))
+
+
+def change_bridge(bridge: Bridge) -> list[Message]:
+    """Give a bridge of ours its attributes."""
+    attributes = attr(_IFLA_ADDRESS, mac_bytes(bridge.mac)) + u32_attr(_IFLA_MTU, bridge.mtu)
+    return [set_link(bridge.name, up=True, attributes=attributes), _alias(bridge.name, bridge.alias)]
+
+
+def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
+    """Make a cable: the outer end plugged in and up, the inner end born in the sandbox, down.
+
+    The inner end cannot come up in this message: veth_open() wants the pair joined first.
+    """
+    peer = (
+        _ifinfo()
+        + text_attr(_IFLA_IFNAME, veth.inner)
+        + u32_attr(_IFLA_MTU, veth.mtu)
+        + attr(_IFLA_ADDRESS, mac_bytes(veth.mac))
+        + (u32_attr(_IFLA_NET_NS_FD, ns_fd) if ns_fd is not None else b"")
+    )
+    info = attr(_INFO_KIND, b"veth") + nest(_INFO_DATA, nest(_VETH_PEER, peer))
+    body = (
+        _ifinfo(0, _UP, _UP)
+        + text_attr(_IFLA_IFNAME, veth.name)
+        + u32_attr(_IFLA_MTU, veth.mtu)
+        + (u32_attr(_IFLA_MASTER, index(veth.master)) if veth.master else b"")
+        + nest(_IFLA_LINKINFO, info)
+    )
+    return [Message(NEWLINK, CREATE | EXCL, body), _alias(veth.name, veth.alias)]
+
+
+def change_veth_outer(veth: Veth) -> list[Message]:
+    """Give the outer end of a cable its attributes."""
+    master = u32_attr(_IFLA_MASTER, index(veth.master) if veth.master else 0)
+    attributes = u32_attr(_IFLA_MTU, veth.mtu) + master
+    return [set_link(veth.name, up=True, attributes=attributes), _alias(veth.name, veth.alias)]
+
+
+def change_veth_inner(veth: Veth) -> list[Message]:
+    """Give the inner end of a cable its attributes; sent in its namespace."""
+    attributes = u32_attr(_IFLA_MTU, veth.mtu) + attr(_IFLA_ADDRESS, mac_bytes(veth.mac))
+    return [set_link(veth.inner, attributes=attributes)]
+
+
+def retire_outer(name: str) -> Message:
+    """Take a cable out of service: down (its neighbours are forgotten) and into the group to delete."""
+    return set_link(name, up=False, attributes=u32_attr(_IFLA_GROUP, RETIRED))
+
+
+def retire_inner(name: str, new_name: str) -> list[Message]:
+    """Free the name of an inner end; sent in its namespace. A link is renamed only while it is down."""
+    number_of = index(name)
+    return [
+        Message(NEWLINK, 0, _ifinfo(number_of, 0, _UP)),
+        Message(NEWLINK, 0, _ifinfo(number_of) + text_attr(_IFLA_IFNAME, new_name)),
+    ]
+
+
+def delete_link(name: str) -> Message:
+    """Delete a link at once."""
+    return Message(DELLINK, 0, _ifinfo() + text_attr(_IFLA_IFNAME, name))
+
+
+def delete_retired() -> Message:
+    """Delete all links taken out of service."""
+    return Message(DELLINK, 0, _ifinfo() + u32_attr(_IFLA_GROUP, RETIRED))
+
+
+def _addr_body(addr: Addr) -> bytes:
+    family, packed, length = _packed(addr.ip)
+    flags = _NODAD if family == socket.AF_INET6 else 0
+    body = _IFADDR.pack(family, length, flags, 0, index(addr.dev)) + attr(_IFA_LOCAL, packed)
+    body += attr(_IFA_ADDRESS, packed)
+    if family == socket.AF_INET and length < 31:  # a broadcast address, as ifupdown and Docker set it
+        mask = (1 << 32 - length) - 1
+        body += attr(_IFA_BROADCAST, (int.from_bytes(packed, "big") | mask).to_bytes(4, "big"))
+    return body
+
+
+def add_addr(addr: Addr) -> Message:
+    """Put an address on a link of the namespace the thread is in."""
+    return Message(NEWADDR, CREATE | EXCL, _addr_body(addr))
+
+
+def del_addr(addr: Addr) -> Message:
+    """Take an address off a link."""
+    return Message(DELADDR, 0, _addr_body(addr))
+
+
+def _route_body(route: Route, *, protocol: int, scope: int) -> bytes:
+    family, packed, length = _packed(route.dst)
+    body = _RTMSG.pack(family, length, 0, 0, MAIN_TABLE, protocol, scope, _UNICAST, 0)
+    if length:
+        body += attr(_RTA_DST, packed)
+    if route.via:
+        body += attr(_RTA_GATEWAY, socket.inet_pton(family, route.via))
+    if route.metric:
+        body += u32_attr(_RTA_PRIORITY, route.metric)
+    return body + u32_attr(_RTA_OIF, index(route.dev))
+
+
+def add_route(route: Route, *, replace: bool = False) -> Message:
+    """Add a route, or with `replace` put it in the place of the one under its key."""
+    scope = _SCOPE_LINK if not route.via and ":" not in route.dst else _SCOPE_UNIVERSE
+    body = _route_body(route, protocol=_PROTO_STATIC, scope=scope)
+    return Message(NEWROUTE, CREATE | (REPLACE if replace else EXCL), body)
+
+
+def del_route(route: Route) -> Message:
+    """Remove a route."""
+    return Message(DELROUTE, 0, _route_body(route, protocol=0, scope=_SCOPE_NOWHERE))
+
+
+# --- decoders -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A link as the kernel tells it."""
+
+    index: int
+    name: str
+    kind: str
+    up: bool
+    mtu: int
+    mac: str
+    master: int
+    alias: str
+    group: int
+    peer: int  # the index of the other end; 0: none
+    peer_nsid: int  # the id of the namespace of the other end; -1: this one
+    fresh: bool  # a bridge with STP off and no forward delay; True for every other kind
+
+
+def _decode_link(data: bytes) -> Link | None:
+    if len(data) < _IFINFO.size:
+        return None
+    _, _, idx, flags, _ = _IFINFO.unpack_from(data)
+    found = attrs(data, _IFINFO.size)
+    info = attrs(found.get(_IFLA_LINKINFO, b""))
+    kind = string(info.get(_INFO_KIND, b""))
+    detail = attrs(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
+    nsid = found.get(_IFLA_LINK_NETNSID)
+    return Link(
+        index=idx,
+        name=string(found.get(_IFLA_IFNAME, b"")),
+        kind=kind,
+        up=bool(flags & _UP),
+        mtu=number(found.get(_IFLA_MTU, b"")),
+        mac=found.get(_IFLA_ADDRESS, b"").hex(":"),
+        master=number(found.get(_IFLA_MASTER, b"")),
+        alias=string(found.get(_IFLA_IFALIAS, b"")),
+        group=number(found.get(_IFLA_GROUP, b"")),
+        peer=number(found.get(_IFLA_LINK, b"")),
+        peer_nsid=-1 if nsid is None else number(nsid),
+        fresh=not (number(detail.get(_BR_STP_STATE, b"")) or number(detail.get(_BR_FORWARD_DELAY, b""))),
+    )
+
+
+def link(nl: Netlink, name: str) -> Link | None:
+    """The link of that name; None where there is none."""
+    try:
+        return _decode_link(nl.ask(GETLINK, _ifinfo() + text_attr(_IFLA_IFNAME, name)))
+    except Refusal:
+        return None
+
+
+def links(nl: Netlink) -> Iterator[Link]:
+    """All links of the namespace."""
+    for data in nl.dump(GETLINK, _ifinfo()):
+        decoded = _decode_link(data)
+        if decoded is not None:
+            yield decoded
+
+
+def nsid(nl: Netlink, ns_fd: int) -> int:
+    """The id by which this namespace knows another; -1 where it has none."""
+    try:
+        answer = nl.ask(GETNSID, b"\0\0\0\0" + u32_attr(_NETNSA_FD, ns_fd))
+    except Refusal:
+        return -1
+    value = number(attrs(answer, 4).get(_NETNSA_NSID, b""), 0xFFFFFFFF)
+    return -1 if value == 0xFFFFFFFF else value
+
+
+def addresses(nl: Netlink) -> Iterator[tuple[int, IPv4Interface | IPv6Interface]]:
+    """(link index, address) of every address of the namespace, of both families."""
+    for data in nl.dump(GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
+        if len(data) < _IFADDR.size:
+            continue
+        _, length, _, _, idx = _IFADDR.unpack_from(data)
+        found = attrs(data, _IFADDR.size)
+        packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+        if packed is not None and len(packed) in (4, 16):
+            yield idx, ip_interface((packed, length))
+
+
+@dataclass(frozen=True, slots=True)
+class RouteEntry:
+    """A unicast route of the main table as the kernel tells it."""
+
+    dst: str
+    via: str
+    index: int  # of the link; 0 for several next hops
+    metric: int
+    protocol: int
+
+    @property
+    def from_kernel(self) -> bool:
+        """Made by the kernel itself, for an address."""
+        return self.protocol == _PROTO_KERNEL
+
+    @property
+    def from_ra(self) -> bool:
+        """Learnt from a router advertisement."""
+        return self.protocol == _PROTO_RA
+
+
+def routes(nl: Netlink) -> Iterator[RouteEntry]:
+    """The unicast routes of the main table, of both families."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        ask = _RTMSG.pack(family, 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)
+        try:
+            for data in nl.dump(GETROUTE, ask):
+                entry = _decode_route(data)
+                if entry is not None:
+                    yield entry
+        except Refusal as refusal:
+            if refusal.errno != errno.ENOENT:  # a new namespace has no main table yet
+                raise
+
+
+def _decode_route(data: bytes) -> RouteEntry | None:
+    if len(data) < _RTMSG.size:
+        return None
+    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
+    found = attrs(data, _RTMSG.size)
+    if number(found.get(_RTA_TABLE, b""), table) != MAIN_TABLE or kind != _UNICAST:
+        return None
+    size = 16 if family == socket.AF_INET6 else 4
+    dst = found.get(_RTA_DST, bytes(size))
+    via = found.get(_RTA_GATEWAY, b"")
+    if len(dst) != size or len(via) not in (0, size) or length > 8 * size:
+        return None
+    return RouteEntry(
+        dst=str(ip_network((dst, length), strict=False)),
+        via=socket.inet_ntop(family, via) if via else "",
+        index=0 if _RTA_MULTIPATH in found else number(found.get(_RTA_OIF, b"")),
+        metric=number(found.get(_RTA_PRIORITY, b"")),
+        protocol=protocol,
+    )

@@ -1,0 +1,1 @@
+"""The neighbours on the link: what Berth says to them."""

@@ -1,0 +1,112 @@
+"""One written form of the model: for the store, the API and `--json`.
+
+msgspec does the JSON; what it cannot know (addresses, in their many types) is turned to text here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import ip_address, ip_interface, ip_network
+from typing import Any
+
+import msgspec
+
+from berth.model import Endpoint, Network, Placement, Pool, PortMapping, Sandbox
+
+Json = dict[str, Any]
+
+_encode = msgspec.json.Encoder(enc_hook=str).encode  # addresses and subnets become their text
+_decode = msgspec.json.Decoder().decode
+
+
+def dump(thing: Network | Endpoint) -> bytes:
+    """A network or endpoint as JSON."""
+    return _encode(thing)
+
+
+@lru_cache(maxsize=1024)
+def load_network(data: bytes) -> Network:
+    """The reverse of `dump`; the same bytes give the same (immutable) network."""
+    raw: Json = _decode(data)
+    raw["pools"] = tuple(_pool(pool) for pool in raw["pools"])
+    for field in ("labels", "options"):
+        raw[field] = tuple((key, value) for key, value in raw[field])
+    raw["ra_links"] = tuple(raw["ra_links"])
+    return Network(**raw)
+
+
+def _pool(raw: Json) -> Pool:
+    return Pool(
+        subnet=ip_network(raw["subnet"]),
+        ip_range=None if raw["ip_range"] is None else ip_network(raw["ip_range"]),
+        gateway=None if raw["gateway"] is None else ip_address(raw["gateway"]),
+        aux=tuple((name, ip_address(address)) for name, address in raw["aux"]),
+        reserved=tuple(ip_address(address) for address in raw["reserved"]),
+    )
+
+
+def load_endpoint(data: bytes) -> Endpoint:
+    """The reverse of `dump`."""
+    raw: Json = _decode(data)
+    raw["sandbox"] = Sandbox(**raw["sandbox"])
+    raw["addresses"] = tuple(ip_interface(address) for address in raw["addresses"])
+    raw["default_route"] = tuple(raw["default_route"])
+    raw["ports"] = tuple(_port(port) for port in raw["ports"])
+    raw["placement"] = Placement(raw["placement"])
+    return Endpoint(**raw)
+
+
+def _port(raw: Json) -> PortMapping:
+    host_ip = None if raw["host_ip"] is None else ip_address(raw["host_ip"])
+    return PortMapping(host_ip, raw["host_port"], raw["port"], raw["proto"])
+
+
+def docker_network(net: Network, endpoints: list[Endpoint]) -> Json:
+    """A network in the shape of Docker's API (GET /networks/{id})."""
+    return {
+        "Name": net.name,
+        "Id": net.id,
+        "Created": net.created,
+        "Scope": "local",
+        "Driver": net.driver,
+        "EnableIPv4": any(pool.subnet.version == 4 for pool in net.pools),
+        "EnableIPv6": net.ipv6,
+        "IPAM": {"Driver": "default", "Options": {}, "Config": [_docker_pool(pool) for pool in net.pools]},
+        "Internal": net.internal,
+        "Attachable": False,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {ep.id: _docker_endpoint(ep) for ep in endpoints},
+        "Options": dict(net.options),
+        "Labels": dict(net.labels),
+    }
+
+
+def _docker_pool(pool: Pool) -> Json:
+    config: Json = {"Subnet": str(pool.subnet)}
+    if pool.ip_range is not None:
+        config["IPRange"] = str(pool.ip_range)
+    if pool.gateway is not None:
+        config["Gateway"] = str(pool.gateway)
+    if pool.aux:
+        config["AuxiliaryAddresses"] = {name: str(address) for name, address in pool.aux}
+    return config
+
+
+def _docker_endpoint(ep: Endpoint) -> Json:
+    by_version = {address.version: str(address) for address in ep.addresses}
+    return {
+        "Name": ep.name,
+        "EndpointID": ep.id,
+        "MacAddress": ep.mac,
+        "IPv4Address": by_version.get(4, ""),
+        "IPv6Address": by_version.get(6, ""),
+    }
+
+
+def endpoint_json(ep: Endpoint, network_name: str) -> Json:
+    """An endpoint for `--json`: as stored, with its network's name."""
+    raw: Json = _decode(dump(ep))
+    raw["network_name"] = network_name
+    return raw

@@ -1,0 +1,241 @@
+"""The embedded store: SQLite in write-ahead mode. One host needs no server.
+
+A network must outlive a power cut (`durable`); an endpoint dies with its sandbox in one anyway, so its commit
+does not wait for the disk. Either way the file stays consistent.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from berth import schema
+from berth.errors import Denied, Refused, Unsupported
+from berth.model import Address, Endpoint, Network, Pool, Sandbox
+from berth.seams import Intent
+
+_VERSION = 1
+_TABLES = """
+CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, body BLOB NOT NULL) STRICT;
+CREATE TABLE endpoint (
+  id TEXT PRIMARY KEY,
+  network TEXT NOT NULL REFERENCES network (id),
+  name TEXT NOT NULL,
+  sandbox TEXT NOT NULL,
+  ifname TEXT NOT NULL,
+  body BLOB NOT NULL,
+  UNIQUE (network, name),
+  UNIQUE (sandbox, ifname)
+) STRICT;
+-- Taken addresses as runs of numbers: big-endian, so that bytes sort as numbers do.
+CREATE TABLE run (
+  pool TEXT NOT NULL, first BLOB NOT NULL, last BLOB NOT NULL, PRIMARY KEY (pool, first)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE cursor (pool TEXT PRIMARY KEY, last BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE port (
+  proto TEXT NOT NULL, host_port INTEGER NOT NULL, host_ip TEXT NOT NULL, endpoint TEXT NOT NULL,
+  PRIMARY KEY (proto, host_port, host_ip)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX port_of ON port (endpoint);
+CREATE TABLE intent (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+"""
+
+_WAIT = 30  # seconds for another process's transaction
+_encode_intent = msgspec.json.Encoder().encode
+_decode_intent = msgspec.json.Decoder(Intent).decode
+
+
+class SqliteStore:
+    """What Berth remembers, in one file."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file, readable by its owner only. Raises `Denied`, `Refused` or `Unsupported`."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            path.touch(mode=0o600)
+        except PermissionError:
+            raise Denied(f"may not write {path.parent}: run as root, or set BERTH_STATE") from None
+        except OSError as error:
+            raise Refused(
+                f"cannot use {path.parent} ({error.strerror}): set BERTH_STATE to another directory"
+            ) from None
+        try:
+            self._db = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._migrate(path)
+        except sqlite3.Error as error:
+            raise Refused(f"cannot open the store {path}: {error}") from None
+
+    def _migrate(self, path: Path) -> None:
+        with self.write(durable=True):
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version > _VERSION:
+                raise Unsupported(f"{path} was written by a newer Berth (format {version}): use that one")
+            if version < 1:
+                for statement in _TABLES.split(";"):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={_VERSION}")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    @contextmanager
+    def write(self, *, durable: bool = False) -> Iterator[SqliteTx]:
+        """A serialisable transaction; nothing of it stays after an error."""
+        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        with self._transaction("BEGIN IMMEDIATE") as tx:
+            yield tx
+
+    @contextmanager
+    def read(self) -> Iterator[SqliteTx]:
+        """A consistent view."""
+        with self._transaction("BEGIN") as tx:
+            yield tx
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[SqliteTx]:
+        try:
+            self._db.execute(begin)
+            try:
+                yield SqliteTx(self._db)
+            except BaseException:
+                self._db.execute("ROLLBACK")
+                raise
+            self._db.execute("COMMIT")
+        except sqlite3.OperationalError as error:
+            raise Refused(f"the store cannot be written: {error}") from None
+
+
+class SqliteTx:
+    """One transaction."""
+
+    __slots__ = ("_db",)
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def network(self, name_or_id: str) -> Network | None:
+        row = self._db.execute(
+            "SELECT body FROM network WHERE name = ?1 OR id = ?1 ORDER BY name = ?1 DESC", (name_or_id,)
+        ).fetchone()
+        return None if row is None else schema.load_network(row[0])
+
+    def networks(self) -> Sequence[Network]:
+        return [schema.load_network(row[0]) for row in self._db.execute("SELECT body FROM network ORDER BY name")]
+
+    def endpoint(self, identity: str) -> Endpoint | None:
+        row = self._db.execute("SELECT body FROM endpoint WHERE id = ?", (identity,)).fetchone()
+        return None if row is None else schema.load_endpoint(row[0])
+
+    def endpoints(self, *, network: str | None = None, sandbox: Sandbox | None = None) -> Sequence[Endpoint]:
+        where, values = [], []
+        if network is not None:
+            where.append("network = ?")
+            values.append(network)
+        if sandbox is not None:
+            where.append("sandbox = ?")
+            values.append(sandbox.identity)
+        clause = f"WHERE {' AND '.join(where)}" if where else ""
+        rows = self._db.execute(f"SELECT body FROM endpoint {clause} ORDER BY rowid", values)
+        return [schema.load_endpoint(row[0]) for row in rows]
+
+    def named(self, network: str, name: str) -> bool:
+        found = self._db.execute("SELECT 1 FROM endpoint WHERE network = ? AND name = ?", (network, name))
+        return found.fetchone() is not None
+
+    def count(self, network: str) -> int:
+        return int(self._db.execute("SELECT count(*) FROM endpoint WHERE network = ?", (network,)).fetchone()[0])
+
+    def save_network(self, net: Network) -> None:
+        self._db.execute("INSERT INTO network VALUES (?, ?, ?)", (net.id, net.name, schema.dump(net)))
+
+    def drop_network(self, identity: str) -> None:
+        self._db.execute("DELETE FROM network WHERE id = ?", (identity,))
+        for table in ("run", "cursor"):
+            self._db.execute(f"DELETE FROM {table} WHERE pool LIKE ? || ' %'", (identity,))
+
+    def save_endpoint(self, ep: Endpoint) -> None:
+        self._db.execute(
+            "INSERT INTO endpoint VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            (ep.id, ep.network, ep.name, ep.sandbox.identity, ep.ifname, schema.dump(ep)),
+        )
+        for port in ep.ports:
+            row = (port.proto, port.host_port, str(port.host_ip or ""), ep.id)
+            self._db.execute("INSERT OR REPLACE INTO port VALUES (?, ?, ?, ?)", row)
+
+    def drop_endpoint(self, identity: str) -> None:
+        self._db.execute("DELETE FROM endpoint WHERE id = ?", (identity,))
+        self._db.execute("DELETE FROM port WHERE endpoint = ?", (identity,))
+
+    def ledger(self, network: str, pool: Pool) -> SqliteLedger:
+        return SqliteLedger(self._db, f"{network} {pool.subnet}", pool.subnet.max_prefixlen // 8)
+
+    def port_owner(self, proto: str, host_ip: Address | None, host_port: int) -> Endpoint | None:
+        """The endpoint whose published port the given one would collide with."""
+        rows = self._db.execute(
+            "SELECT host_ip, endpoint FROM port WHERE proto = ? AND host_port = ?", (proto, host_port)
+        )
+        for text, identity in rows:
+            if not text or host_ip is None or ip_address(text) == host_ip:
+                return self.endpoint(identity)
+        return None
+
+    def open(self, intent: Intent) -> None:
+        self._db.execute("INSERT INTO intent VALUES (?, ?)", (intent.id, _encode_intent(intent)))
+
+    def close(self, identity: str) -> None:
+        self._db.execute("DELETE FROM intent WHERE id = ?", (identity,))
+
+    def intents(self) -> Sequence[Intent]:
+        return [_decode_intent(row[0]) for row in self._db.execute("SELECT body FROM intent ORDER BY rowid")]
+
+
+class SqliteLedger:
+    """The taken addresses of one pool."""
+
+    __slots__ = ("_db", "_pool", "_size")
+
+    def __init__(self, db: sqlite3.Connection, pool: str, size: int) -> None:
+        self._db = db
+        self._pool = pool
+        self._size = size  # of an address, in bytes
+
+    def _key(self, number: int) -> bytes:
+        return number.to_bytes(self._size, "big")
+
+    @property
+    def last(self) -> int | None:
+        row = self._db.execute("SELECT last FROM cursor WHERE pool = ?", (self._pool,)).fetchone()
+        return None if row is None else int.from_bytes(row[0], "big")
+
+    @last.setter
+    def last(self, number: int | None) -> None:
+        if number is None:
+            self._db.execute("DELETE FROM cursor WHERE pool = ?", (self._pool,))
+        else:
+            self._db.execute("INSERT OR REPLACE INTO cursor VALUES (?, ?)", (self._pool, self._key(number)))
+
+    def covering(self, number: int) -> tuple[int, int] | None:
+        """The run that holds the number: one look-up in the primary key."""
+        row = self._db.execute(
+            "SELECT first, last FROM run WHERE pool = ? AND first <= ? ORDER BY first DESC LIMIT 1",
+            (self._pool, self._key(number)),
+        ).fetchone()
+        if row is None:
+            return None
+        first, last = int.from_bytes(row[0], "big"), int.from_bytes(row[1], "big")
+        return (first, last) if number <= last else None
+
+    def add(self, first: int, last: int) -> None:
+        """Record a run."""
+        self._db.execute("INSERT INTO run VALUES (?, ?, ?)", (self._pool, self._key(first), self._key(last)))
+
+    def remove(self, first: int) -> None:
+        """Forget the run that starts here."""
+        self._db.execute("DELETE FROM run WHERE pool = ? AND first = ?", (self._pool, self._key(first)))

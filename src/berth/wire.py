@@ -1,0 +1,53 @@
+"""The composition root: the one place that names concrete classes."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from datetime import UTC, datetime
+from pathlib import Path
+
+from berth.drivers import DRIVERS, choose
+from berth.engine.engine import Engine
+from berth.engine.lock import StateLock
+from berth.engine.parts import Parts
+from berth.errors import Invalid
+from berth.kernel.linux import LinuxKernel
+from berth.lan.announce import Neighbours
+from berth.seams import Kernel
+from berth.store.sqlite import SqliteStore
+
+
+def state_directory() -> Path:
+    """Where Berth keeps what must outlive it: $BERTH_STATE, else /var/lib/berth."""
+    return Path(os.environ.get("BERTH_STATE") or "/var/lib/berth")
+
+
+def api(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
+    """The engine, in this process.
+
+    `store`: a URL (`sqlite:PATH`); None: $BERTH_STORE, else SQLite in the state directory.
+    Raises `Invalid` for a URL of another kind, and what the store raises when it cannot be opened.
+    """
+    path = _store_path(store or os.environ.get("BERTH_STORE"))
+    opened = SqliteStore(path)
+    parts = Parts(
+        kernel=kernel or LinuxKernel(),
+        store=opened,
+        lan=Neighbours(),
+        lock=StateLock(path.with_suffix(".lock")),
+        drivers=DRIVERS,
+        choose=choose,
+        identity=lambda: secrets.token_hex(32),
+        now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+    )
+    return Engine(parts)
+
+
+def _store_path(url: str | None) -> Path:
+    if not url:
+        return state_directory() / "berth.db"
+    kind, _, rest = url.partition(":")
+    if kind != "sqlite" or not rest:
+        raise Invalid(f"store {url} is not supported: use sqlite:/path/to/berth.db, or leave it out")
+    return Path(rest)

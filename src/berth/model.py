@@ -75,6 +75,8 @@ class Network:
     internal: bool = False
     ipv6: bool = False
     masquerade: bool = True
+    bridge_address: bool = True  # whether a bridge of Berth's own carries the gateway's address
+    ifname_prefix: str = "eth"  # sandboxes' interfaces are this and a number
     ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
     labels: Pairs = ()
     options: Pairs = ()

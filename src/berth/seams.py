@@ -58,20 +58,16 @@ class Kernel(Protocol):
         """Delete the cables that `send` has taken out of service."""
         ...
 
+    def announce(self, ns: str, dev: str, mac: str) -> None:
+        """Tell the neighbours of a link which MAC its addresses are at."""
+        ...
+
     def host(self) -> Host:
         """The facts that decisions rest on. Dumps the host's links and routes: not for the hot path."""
         ...
 
     def sandbox(self, text: str) -> Sandbox:
         """Find a namespace by name, path or `pid:N`, and who it is now. Raises `NotFound`."""
-        ...
-
-
-class Lan(Protocol):
-    """The neighbours on the link."""
-
-    def announce(self, ep: Endpoint) -> None:
-        """Tell them which MAC the endpoint's addresses are at now."""
         ...
 
 

@@ -13,7 +13,6 @@ from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
 from berth.errors import Invalid
 from berth.kernel.linux import LinuxKernel
-from berth.lan.announce import Neighbours
 from berth.seams import Kernel
 from berth.store.sqlite import SqliteStore
 
@@ -34,7 +33,6 @@ def api(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     parts = Parts(
         kernel=kernel or LinuxKernel(),
         store=opened,
-        lan=Neighbours(),
         lock=StateLock(path.with_suffix(".lock")),
         drivers=DRIVERS,
         choose=choose,

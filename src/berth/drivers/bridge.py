@@ -42,6 +42,8 @@ class BridgeDriver:
             internal=asked.internal,
             ipv6=any(pool.subnet.version == 6 for pool in pools),
             masquerade=asked.setting("masquerade") != "false",
+            bridge_address=asked.setting("inhibit_ipv4") != "true",
+            ifname_prefix=asked.setting("iface_prefix") or "eth",
             ra_links=tuple(sorted({r.dev for r in host.routes if r.from_ra and not r.dst.prefixlen})),
             labels=asked.labels,
             options=asked.options,
@@ -63,7 +65,7 @@ class BridgeDriver:
         """The bridge with the gateway's addresses, forwarding, NAT and isolation."""
         objects: set[Obj] = {Bridge(net.bridge, _mac(net), net.mtu, MARK + net.id)}
         for pool in net.pools:
-            if pool.gateway is not None:
+            if pool.gateway is not None and (net.bridge_address or pool.subnet.version == 6):
                 objects.add(Addr(HOST, net.bridge, f"{pool.gateway}/{pool.subnet.prefixlen}"))
         # A container must not be able to give the host a router.
         objects.add(Sysctl(HOST, f"net.ipv6.conf.{net.bridge.replace('.', '/')}.accept_ra", "0"))

@@ -26,13 +26,17 @@ def cable(net: Network, ep: Endpoint) -> State:
 
 def _settings(ns: str, ep: Endpoint) -> set[Sysctl]:
     dev = ep.ifname.replace(".", "/")
-    # Without this, removing an address makes the kernel drop its neighbours in the same subnet too.
-    settings = {Sysctl(ns, f"net.ipv4.conf.{dev}.promote_secondaries", "1")}
+    settings = {
+        # Without this, removing an address makes the kernel drop its neighbours in the same subnet too.
+        Sysctl(ns, f"net.ipv4.conf.{dev}.promote_secondaries", "1"),
+        Sysctl(ns, f"net.ipv4.conf.{dev}.arp_notify", "1"),  # see Kernel.announce
+    }
     if any(address.version == 6 for address in ep.addresses):
         # The addresses and the router are given: nothing a stranger advertises may change them.
         settings |= {
             Sysctl(ns, f"net.ipv6.conf.{dev}.disable_ipv6", "0"),
             Sysctl(ns, f"net.ipv6.conf.{dev}.accept_ra", "0"),
+            Sysctl(ns, f"net.ipv6.conf.{dev}.ndisc_notify", "1"),
         }
     else:
         settings.add(Sysctl(ns, f"net.ipv6.conf.{dev}.disable_ipv6", "1"))

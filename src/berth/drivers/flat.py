@@ -41,6 +41,7 @@ class FlatDriver:
             internal=asked.internal,
             ipv6=any(pool.subnet.version == 6 for pool in pools),
             masquerade=False,
+            ifname_prefix=asked.setting("iface_prefix") or "eth",
             labels=asked.labels,
             options=asked.options,
         )

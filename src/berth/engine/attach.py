@@ -12,7 +12,7 @@ from berth import ipam
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget
 from berth.errors import Exhausted, Invalid, NotFound, Taken
-from berth.model import Address, AttachRequest, Endpoint, Interface, Network, Pool, Sandbox
+from berth.model import Address, AttachRequest, Endpoint, Interface, Network, Placement, Pool, Sandbox
 from berth.plan import Plan, diff
 from berth.seams import Intent, Outcome, Scope, Tx
 from berth.state import LinkUp, Route, State
@@ -32,7 +32,7 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
         sandbox = parts.kernel.sandbox(request.sandbox)
         with parts.store.read() as tx:
             net = find(tx, request.network)
-            ifname = request.ifname or _free_ifname(tx.endpoints(sandbox=sandbox))
+            ifname = request.ifname or _free_ifname(net.ifname_prefix, tx.endpoints(sandbox=sandbox))
         there = parts.kernel.read(_sandbox_scope(sandbox, ifname))
         try:
             with parts.store.write() as tx:
@@ -48,7 +48,8 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
         except _DryRun:
             return Outcome(ep, plan, warnings)
         parts.carry_out(intent, plan)
-        parts.lan.announce(ep)
+        if ep.ifname and ep.placement is Placement.FULL:
+            parts.kernel.announce(sandbox.path, ep.ifname, ep.mac)
         return Outcome(ep, plan, warnings)
 
 
@@ -64,6 +65,11 @@ def _decide(
 ) -> tuple[Endpoint, tuple[str, ...]]:
     """Fill every hole of the request, or refuse it."""
     for other in tx.endpoints(sandbox=sandbox):
+        if other.network == net.id and request.ifname is None:
+            raise Taken(
+                f"{request.sandbox} is attached to network {net.name} already, as {other.ifname or other.name}:"
+                " detach it first, or give a second interface its own --ifname"
+            )
         if other.ifname == ifname and net.bridge:
             raise Taken(f"{request.sandbox} has a Berth interface {ifname} already: choose another --ifname")
     if any(isinstance(obj, LinkUp) and obj.dev == ifname for obj in there) and net.bridge:
@@ -103,9 +109,9 @@ def stable_mac(net: Network, name: str) -> str:
     return bytes([0x02, *digest[:5]]).hex(":")
 
 
-def _free_ifname(endpoints: Sequence[Endpoint]) -> str:
+def _free_ifname(prefix: str, endpoints: Sequence[Endpoint]) -> str:
     used = {ep.ifname for ep in endpoints}
-    return next(name for name in (f"eth{number}" for number in range(len(used) + 1)) if name not in used)
+    return next(name for name in (f"{prefix}{number}" for number in range(len(used) + 1)) if name not in used)
 
 
 def _free_name(tx: Tx, net: Network, sandbox: str) -> str:

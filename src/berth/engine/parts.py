@@ -11,7 +11,7 @@ from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
 from berth.model import Endpoint, Network
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Lan, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Store, Tx
 from berth.state import State
 
 
@@ -21,7 +21,6 @@ class Parts:
 
     kernel: Kernel
     store: Store
-    lan: Lan
     lock: StateLock
     drivers: Mapping[str, Driver]
     choose: Choose

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from berth.errors import Refused
+from berth.errors import Invalid, NotFound, Refused
 from berth.kernel import netns, read, rtnl, send
 from berth.kernel.netlink import ROUTE, Netlink
 from berth.model import Host, Sandbox
@@ -30,6 +30,19 @@ class LinuxKernel:
             for refusal in nl.batch([rtnl.delete_retired()]):
                 if refusal.errno != errno.ENODEV:  # none there
                     raise Refused(f"cannot delete the retired cables: {refusal.strerror}")
+
+    def announce(self, ns: str, dev: str, mac: str) -> None:
+        """Have the kernel send gratuitous ARP and unsolicited neighbour advertisements for a link's addresses.
+
+        It does so when a link is given its MAC, the same one too, where `arp_notify` and `ndisc_notify` are set.
+        A packet socket would do as well, but closing one waits 16 ms for RCU. A switch that is not told sends
+        to the address's old MAC for as long as it likes (RFC 5227 section 3, RFC 4861 section 7.2.6).
+        """
+        try:
+            with netns.inside(ns), Netlink(ROUTE) as nl:
+                nl.batch([rtnl.set_mac(dev, mac)])
+        except (NotFound, Invalid):
+            return  # the sandbox vanished meanwhile, and its address with it
 
     def host(self) -> Host:
         """The host's links with their addresses, and its routes."""

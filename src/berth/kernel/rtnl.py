@@ -82,6 +82,11 @@ def set_link(name: str, *, up: bool | None = None, attributes: bytes = b"") -> M
     return Message(NEWLINK, 0, _ifinfo(0, flags, change) + text_attr(_IFLA_IFNAME, name) + attributes)
 
 
+def set_mac(name: str, mac: str) -> Message:
+    """Give a link a MAC, be it the one it has."""
+    return set_link(name, attributes=attr(_IFLA_ADDRESS, mac_bytes(mac)))
+
+
 def add_bridge(bridge: Bridge) -> list[Message]:
     """Make a bridge. The alias is not taken at creation, so it is a second message."""
     data = u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0)

@@ -1,0 +1,73 @@
+"""`berth attach` and `berth detach`."""
+
+from __future__ import annotations
+
+import click
+
+from berth import schema, spec
+from berth.cli.output import dry_run_option, engine, json_option, print_json, print_plan, warn
+
+
+@click.command()
+@click.argument("network")
+@click.argument("sandbox")
+@click.option("--name", help="The endpoint's name. [default: after the sandbox]")
+@click.option("--ip", "ips", multiple=True, metavar="IP", help="This address: one IPv4 and one IPv6 at most.")
+@click.option("--mac", help="This MAC. [default: one that the name always has on this network]")
+@click.option("--ifname", help="The interface's name in the sandbox. [default: the first free of eth0, eth1, …]")
+@click.option("-p", "--publish", "ports", multiple=True, metavar="[IP:]HOST[-HOST]:CTR[-CTR][/udp]",
+              help="Publish host ports (NAT networks).")  # fmt: skip
+@dry_run_option
+@json_option
+@click.pass_context
+def attach(
+    ctx: click.Context,
+    network: str,
+    sandbox: str,
+    name: str | None,
+    ips: tuple[str, ...],
+    mac: str | None,
+    ifname: str | None,
+    ports: tuple[str, ...],
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Plug a sandbox into a network.
+
+    SANDBOX is a namespace's name as in `ip netns`, a path, pid:N or docker:NAME.
+    """
+    request = spec.attach_request(
+        network=network, sandbox=sandbox, name=name, ips=ips, mac=mac, ifname=ifname, ports=ports
+    )
+    with engine(ctx) as api:
+        outcome = api.attach(request, dry_run=dry_run)
+    warn(outcome)
+    ep = outcome.value
+    if dry_run:
+        print_plan(outcome.plan, as_json=as_json)
+    elif as_json:
+        print_json(schema.endpoint_json(ep, network))
+    else:
+        addresses = " ".join(str(address) for address in ep.addresses)
+        print(f"{ep.name} {ep.ifname} {addresses} {ep.mac}".strip() if ep.ifname else ep.name)
+
+
+@click.command()
+@click.argument("network")
+@click.argument("sandbox")
+@dry_run_option
+@json_option
+@click.pass_context
+def detach(ctx: click.Context, network: str, sandbox: str, dry_run: bool, as_json: bool) -> None:
+    """Unplug a sandbox from a network; its addresses are free again.
+
+    SANDBOX as for `berth attach`, or the endpoint's name.
+    """
+    with engine(ctx) as api:
+        outcome = api.detach(network, sandbox, dry_run=dry_run)
+        if dry_run:
+            print_plan(outcome.plan, as_json=as_json)
+        elif as_json:
+            print_json([schema.endpoint_json(ep, network) for ep in outcome.value])
+        else:
+            print("\n".join(ep.name for ep in outcome.value))

@@ -1,0 +1,29 @@
+"""`berth reconcile`."""
+
+from __future__ import annotations
+
+import click
+
+from berth.cli.output import engine, json_option, print_json, print_plan
+
+
+@click.command()
+@json_option
+@click.pass_context
+def reconcile(ctx: click.Context, as_json: bool) -> None:
+    """Put host and records in order after a crash or a reboot.
+
+    What was half done is finished or taken back, endpoints whose sandbox is gone are forgotten, missing links,
+    addresses, routes and firewall entries are made again, and what carries Berth's mark but belongs to nobody
+    is removed. Nothing without the mark is touched.
+    """
+    with engine(ctx) as api:
+        outcome = api.reconcile()
+    if as_json:
+        ops = [{"op": str(op)[0], "command": str(op)[2:]} for op in outcome.plan.ops]
+        print_json({"forgotten": list(outcome.value), "done": ops})
+        return
+    for line in outcome.value:
+        print(line)
+    if outcome.plan or not outcome.value:
+        print_plan(outcome.plan, as_json=False)

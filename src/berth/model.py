@@ -90,10 +90,19 @@ class Network:
 class PortMapping:
     """One host port published to one port of an endpoint."""
 
-    host_ip: Address | None  # None: every address of the host
+    host_ip: Address | None  # None: every address of the host; 0.0.0.0 and ::, every one of their version
     host_port: int
     port: int
     proto: str = "tcp"
+
+    def clashes(self, other: PortMapping) -> bool:
+        """Whether a packet can be for both."""
+        if (self.proto, self.host_port) != (other.proto, other.host_port):
+            return False
+        one, two = self.host_ip, other.host_ip
+        if one is None or two is None or one == two:
+            return True
+        return one.version == two.version and (one.is_unspecified or two.is_unspecified)
 
 
 @dataclass(frozen=True, slots=True)

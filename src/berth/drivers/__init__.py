@@ -24,7 +24,7 @@ def choose(asked: NetworkSpec, host: Host) -> Driver:
     makes of the same words takes the address away and puts the router's in its place.
     """
     name = asked.setting("mode") or asked.driver
-    named = asked.setting("bridge") or asked.setting("parent")
+    named = asked.setting("bridge")
     if name == "bridge" and named is not None and carries_lan(host.link(named)):
         name = "flat"
     return DRIVERS[name]

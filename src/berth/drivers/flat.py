@@ -63,7 +63,7 @@ def carries_lan(link: HostLink | None) -> bool:
 
 
 def _bridge(asked: NetworkSpec, host: Host) -> HostLink:
-    name = asked.setting("bridge") or asked.setting("parent")
+    name = asked.setting("bridge")
     if name is None:
         raise Invalid(
             "which LAN? name the bridge that carries it with `-o parent=br0` (see `ip link show type bridge`)"

@@ -174,7 +174,7 @@ def _default_route(tx: Tx, net: Network, sandbox: Sandbox, there: State, warning
 
 def _refuse_taken_ports(tx: Tx, request: AttachRequest) -> None:
     for port in request.ports:
-        owner = tx.port_owner(port.proto, port.host_ip, port.host_port)
+        owner = tx.port_owner(port)
         if owner is not None:
             raise Taken(
                 f"host port {port.host_port}/{port.proto} is published by endpoint {owner.name} already: choose another"

@@ -47,6 +47,6 @@ def _port(mapping: PortMapping, version: int, address: str) -> NftElement:
     family = f"ipv{version}"
     match: tuple[Part, ...] = (("proto", mapping.proto), ("port", str(mapping.host_port)))
     data: tuple[Part, ...] = ((family, address), ("port", str(mapping.port)))
-    if mapping.host_ip is None:
+    if mapping.host_ip is None or mapping.host_ip.is_unspecified:
         return _element(f"anyport{version}", match, data)
     return _element(f"port{version}", ((family, str(mapping.host_ip)), *match), data)

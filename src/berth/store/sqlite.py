@@ -16,7 +16,7 @@ import msgspec
 
 from berth import schema
 from berth.errors import Denied, Refused, Unsupported
-from berth.model import Address, Endpoint, Network, Pool, Sandbox
+from berth.model import Endpoint, Network, Pool, PortMapping, Sandbox
 from berth.seams import Intent
 
 _VERSION = 1
@@ -176,13 +176,14 @@ class SqliteTx:
     def ledger(self, network: str, pool: Pool) -> SqliteLedger:
         return SqliteLedger(self._db, f"{network} {pool.subnet}", pool.subnet.max_prefixlen // 8)
 
-    def port_owner(self, proto: str, host_ip: Address | None, host_port: int) -> Endpoint | None:
-        """The endpoint whose published port the given one would collide with."""
+    def port_owner(self, wanted: PortMapping) -> Endpoint | None:
+        """The endpoint whose published port the given one would clash with."""
         rows = self._db.execute(
-            "SELECT host_ip, endpoint FROM port WHERE proto = ? AND host_port = ?", (proto, host_port)
+            "SELECT host_ip, endpoint FROM port WHERE proto = ? AND host_port = ?", (wanted.proto, wanted.host_port)
         )
-        for text, identity in rows:
-            if not text or host_ip is None or ip_address(text) == host_ip:
+        for text, identity in rows.fetchall():
+            host_ip = ip_address(text) if text else None
+            if wanted.clashes(PortMapping(host_ip, wanted.host_port, 0, wanted.proto)):
                 return self.endpoint(identity)
         return None
 

@@ -1,0 +1,14 @@
+"""Which address an endpoint gets. Pure: the taken addresses come and go through the `Ledger`.
+
+>>> pool = Pool(ip_network("192.168.2.0/24"), gateway=ip_address("192.168.2.1"))
+>>> check(pool)
+>>> reserve(pool, ledger)
+>>> take(pool, ledger, None)
+IPv4Address('192.168.2.2')
+"""
+
+from berth.ipam.checks import check
+from berth.ipam.choose import give_back, reserve, take
+from berth.ipam.defaults import default_subnet, ula_subnet
+
+__all__ = ["check", "default_subnet", "give_back", "reserve", "take", "ula_subnet"]

@@ -1,1 +1,0 @@
-"""The neighbours on the link: what Berth says to them."""

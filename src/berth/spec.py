@@ -1,0 +1,391 @@
+"""Texts to model: the only parser of what people type. It refuses early, with one line that says what to do.
+
+>>> network_spec(name="lan", subnets=["192.168.2.5/24"], options=["com.docker.network.driver.mtu=1400"])
+NetworkSpec(name='lan', driver='bridge', subnets=(IPv4Network('192.168.2.0/24'),), ...)
+>>> port_mappings("127.0.0.1:8080:80/udp")
+(PortMapping(host_ip=IPv4Address('127.0.0.1'), host_port=8080, port=80, proto='udp'),)
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
+from typing import TypeVar
+
+from berth.errors import Invalid
+from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortMapping, Subnet
+
+DRIVERS = ("bridge", "flat", "host", "null")
+PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
+PROTOCOLS = ("tcp", "udp", "sctp")
+LONGEST_NAME = 128  # characters
+LONGEST_LINK = 15  # bytes: the kernel's IFNAMSIZ is 16 with the terminating zero
+LONGEST_PREFIX = 12  # bytes: leaves three digits for the number
+MTU = range(68, 65536)  # bytes; RFC 791: every IPv4 link carries 68
+MTU_IPV6 = 1280  # bytes; RFC 8200 section 5: every IPv6 link carries as much
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_MAC = re.compile(r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}|(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}")
+_PUBLISH = re.compile(
+    r"(?:(?:(?P<ip>\[[^\[\]]*\]|[^\[\]:]+):)?(?P<host>[0-9-]*):)?(?P<port>[0-9-]+)(?:/(?P<proto>.+))?"
+)
+_PORTS = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
+
+Part = TypeVar("Part", Address, Subnet)
+
+
+def network_name(text: str) -> str:
+    """A name for a new network. Raises `Invalid`."""
+    if text in ("host", "none") or text.startswith("container:"):
+        raise Invalid(f"network name {text!r} is a way of running a container (--network): choose another")
+    return _name(text, "network name")
+
+
+def endpoint_name(text: str) -> str:
+    """A name for an endpoint, of the characters that Docker allows. Raises `Invalid`."""
+    return _name(text, "endpoint name")
+
+
+def driver_name(text: str) -> str:
+    """One of `DRIVERS`. Raises `Invalid`."""
+    if text == "overlay":
+        raise Invalid("driver overlay is not built yet: use flat for a network over several hosts of one LAN")
+    return _one_of(text, DRIVERS, "driver")
+
+
+def link_name(text: str) -> str:
+    """A name that the kernel takes for an interface and that can stand in nftables rules. Raises `Invalid`."""
+    raw = text.encode(errors="surrogatepass")
+    if not 1 <= len(raw) <= LONGEST_LINK:
+        raise Invalid(f"interface name {text!r} has {len(raw)} bytes: give it 1 to {LONGEST_LINK}")
+    # "all" and "default" are directories of their own in /proc/sys/net/*/conf.
+    if text in (".", "..", "all", "default"):
+        raise Invalid(f"interface name {text!r} is refused by the kernel: choose another")
+    # The kernel numbers names with "%" itself and takes byte 0xa0, wherever it stands, for a space; nftables has no
+    # escape for quotes and backslashes, and reads "*" as any ending.
+    if not text.isprintable() or b"\xa0" in raw or any(char in ' /:%*"\\' for char in text):
+        raise Invalid(f'interface name {text!r} has a character it may not have: no spaces and none of / : % * " \\')
+    return text
+
+
+def mac(text: str) -> str:
+    """A unicast MAC address, written with `:`, `-` or as Cisco does; as `02:42:c0:a8:02:03`. Raises `Invalid`."""
+    lower = text.lower()
+    if _MAC.fullmatch(lower) is None:
+        raise Invalid(f"MAC address {text!r} is not six octets: write it as 02:42:c0:a8:02:03")
+    octets = bytes.fromhex(re.sub("[:.-]", "", lower))
+    if octets[0] & 1:
+        raise Invalid(f"MAC address {text} is a multicast address (its first octet is odd): make the first octet even")
+    if not any(octets):
+        raise Invalid(f"MAC address {text} is all zero, which no interface can have: write one as 02:42:c0:a8:02:03")
+    return octets.hex(":")
+
+
+_read_mac = mac  # under another name for `attach_request`, which has a parameter `mac`
+
+
+def _name(text: str, what: str) -> str:
+    if len(text) > LONGEST_NAME:
+        raise Invalid(f"{what} {text[:20]!r}… has {len(text)} characters: give it at most {LONGEST_NAME}")
+    if _NAME.fullmatch(text) is None:
+        raise Invalid(f"{what} {text!r} is not valid: use letters, digits and _ . -, beginning with a letter or digit")
+    return text
+
+
+def _one_of(text: str, known: Collection[str], what: str) -> str:
+    if text in known:
+        return text
+    near = difflib.get_close_matches(text, known, n=1)
+    advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}"
+    raise Invalid(f"{what} {text!r} is not known: {advice}")
+
+
+def _bridge(text: str) -> str:
+    if text.startswith(("brt", "bv")):
+        raise Invalid(f"{text!r} begins as the names that Berth makes up itself (brt…, bv…): choose another")
+    return link_name(text)
+
+
+def _mtu(text: str) -> str:
+    if re.fullmatch("[0-9]{1,5}", text) is None or int(text) not in MTU:
+        raise Invalid(f"{text!r} is no MTU: give {MTU[0]} to {MTU[-1]} bytes")
+    return str(int(text))
+
+
+def _boolean(text: str) -> str:
+    """Docker's spellings: those of Go's strconv.ParseBool."""
+    lower = text.lower()
+    if lower not in ("true", "t", "1", "false", "f", "0"):
+        raise Invalid(f"{text!r} is neither yes nor no: give true or false")
+    return "true" if lower in ("true", "t", "1") else "false"
+
+
+def _prefix(text: str) -> str:
+    if len(link_name(text).encode()) > LONGEST_PREFIX:
+        raise Invalid(f"{text!r} leaves no room for the number behind it: give it at most {LONGEST_PREFIX} bytes")
+    return text
+
+
+def _mode(text: str) -> str:
+    return _one_of(text, PLUGGED, "mode")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """A driver option, `-o KEY=VALUE`."""
+
+    key: str | None  # Docker's name for it; None where Docker has none
+    drivers: tuple[str, ...]
+    parse: Callable[[str], str]  # the value as typed -> as it is kept; raises `Invalid`
+    help: str
+    same_as: str | None = None  # the option that this one is another name for
+
+
+# A network asked for as `bridge` becomes flat when its bridge turns out to carry the LAN, which only the host can
+# tell. So both take what Docker's own commands say to either.
+OPTIONS: dict[str, Option] = {
+    "bridge": Option("com.docker.network.bridge.name", PLUGGED, _bridge, "bridge that endpoints are plugged into"),
+    "parent": Option("parent", ("flat",), _bridge, "bridge that carries the LAN", same_as="bridge"),
+    "mtu": Option("com.docker.network.driver.mtu", PLUGGED, _mtu, "largest packet in bytes"),
+    "masquerade": Option(
+        "com.docker.network.bridge.enable_ip_masquerade", ("bridge",), _boolean, "hide behind the host: true|false"
+    ),
+    "iface_prefix": Option("com.docker.network.container_iface_prefix", PLUGGED, _prefix, "prefix of interface names"),
+    "inhibit_ipv4": Option(
+        "com.docker.network.bridge.inhibit_ipv4", PLUGGED, _boolean, "leave the bridge without an address: true|false"
+    ),
+    "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
+}
+
+_SHORT = {key: short for short, option in OPTIONS.items() for key in (short, option.key) if key is not None}
+
+
+def _chosen_driver(driver: str, options: Pairs) -> str:
+    chosen = driver_name(driver)
+    modes = [value for key, value in options if key == "mode"]
+    # A mode that is misspelt, contradicted or not for this driver is refused with the other options.
+    return modes[0] if modes and modes[0] in DRIVERS and chosen in PLUGGED else chosen
+
+
+def _settings(options: Pairs, driver: str) -> Pairs:
+    """The options under their short names, with their values checked."""
+    settings: dict[str, str] = {}
+    typed: dict[str, str] = {}
+    for key, value in options:
+        short = _SHORT[_one_of(key, _SHORT, "option")]
+        option = OPTIONS[short]
+        if driver not in option.drivers:
+            raise Invalid(f"option {key} is only for {' and '.join(option.drivers)}, not for {driver}: leave it out")
+        try:
+            parsed = option.parse(value)
+        except Invalid as error:
+            raise Invalid(f"option {key}: {error}") from None
+        kept = short if option.same_as is None else option.same_as
+        if settings.setdefault(kept, parsed) != parsed:
+            raise Invalid(f"options {typed[kept]} and {key}={value} contradict each other: leave one out")
+        typed.setdefault(kept, f"{key}={value}")
+    return tuple(settings.items())
+
+
+def network_spec(
+    *,
+    name: str,
+    driver: str = "bridge",
+    subnets: Sequence[str] = (),
+    ip_ranges: Sequence[str] = (),
+    gateways: Sequence[str] = (),
+    aux: Sequence[str] = (),
+    ipv6: bool = False,
+    internal: bool = False,
+    labels: Sequence[str] = (),
+    options: Sequence[str] = (),
+) -> NetworkSpec:
+    """A network as asked for with Docker's flags, from their texts.
+
+    Host bits of a subnet or ip-range are dropped, and an IPv6 subnet asks for IPv6, as in Docker. `options` of the
+    result are as typed; its `settings` go by the short names of `OPTIONS`, and `mode` replaces the driver.
+
+    Raises `Invalid` for anything that makes no sense without looking at the host.
+    """
+    typed = tuple(_pair(text, "option") for text in options)
+    chosen = _chosen_driver(driver, typed)
+    asked = NetworkSpec(
+        name=network_name(name),
+        driver=chosen,
+        subnets=tuple(_subnet(text, "subnet") for text in subnets),
+        ip_ranges=tuple(_subnet(text, "ip-range") for text in ip_ranges),
+        gateways=tuple(_address(text, "gateway") for text in gateways),
+        aux=_aux(aux),
+        ipv6=ipv6 or any(":" in text for text in subnets),
+        internal=internal,
+        labels=_labels(labels),
+        options=typed,
+        settings=_settings(typed, chosen),
+    )
+    _refuse_overlaps(asked.subnets)
+    mtu = asked.setting("mtu")
+    if asked.ipv6 and mtu is not None and int(mtu) < MTU_IPV6:
+        raise Invalid(f"option mtu: IPv6 needs {MTU_IPV6} bytes and {mtu} is less: give at least {MTU_IPV6}")
+    if asked.subnets:
+        pair_pools(asked, asked.subnets)
+    return asked
+
+
+def pair_pools(spec: NetworkSpec, subnets: Sequence[Subnet]) -> tuple[Pool, ...]:
+    """Hand each ip-range, gateway and aux-address of a request to the subnet that holds it: a pool a subnet.
+
+    Raises `Invalid` for what no subnet holds, and for two ip-ranges or two gateways in one subnet.
+    """
+    ranges = _one_each("ip-range", spec.ip_ranges, subnets)
+    gateways = _one_each("gateway", spec.gateways, subnets)
+    aux: dict[Subnet, list[tuple[str, Address]]] = {subnet: [] for subnet in subnets}
+    for name, address in spec.aux:
+        aux[_home(f"aux-address {name!r}={address}", address, subnets)].append((name, address))
+    return tuple(
+        Pool(subnet, ip_range=ranges.get(subnet), gateway=gateways.get(subnet), aux=tuple(aux[subnet]))
+        for subnet in subnets
+    )
+
+
+def _one_each(what: str, parts: Sequence[Part], subnets: Sequence[Subnet]) -> dict[Subnet, Part]:
+    held: dict[Subnet, Part] = {}
+    for part in parts:
+        home = _home(f"{what} {part}", part, subnets)
+        if home in held:
+            raise Invalid(f"{what}s {held[home]} and {part} are both for subnet {home}: give one a subnet")
+        held[home] = part
+    return held
+
+
+def _home(what: str, part: Address | Subnet, subnets: Sequence[Subnet]) -> Subnet:
+    block = ip_network(part)  # of an address: that one alone
+    for subnet in subnets:
+        if block.network_address in subnet and block.prefixlen >= subnet.prefixlen:
+            return subnet
+    known = ", ".join(map(str, subnets)) if subnets else "none"
+    raise Invalid(f"{what} fits in no subnet of the network ({known}): correct it, or give its subnet too")
+
+
+def _refuse_overlaps(subnets: Sequence[Subnet]) -> None:
+    for one, other in itertools.combinations(subnets, 2):
+        if one.overlaps(other):
+            raise Invalid(f"subnets {one} and {other} overlap: give one of them, or two apart")
+
+
+def _subnet(text: str, what: str) -> Subnet:
+    _, _, length = text.partition("/")
+    # Python's parser also takes a bare address, a netmask behind the slash and a zone; none of them is a CIDR.
+    if re.fullmatch("[0-9]{1,3}", length) is not None and "%" not in text:
+        with suppress(ValueError):
+            return ip_network(text, strict=False)
+    raise Invalid(f"{what} {text!r} is no subnet: write it as 192.168.2.0/24 or fd00:0:0:1::/64")
+
+
+def _address(text: str, what: str) -> Address:
+    if "%" not in text:
+        with suppress(ValueError):
+            return ip_address(text)
+    raise Invalid(f"{what} {text!r} is no IP address: write it as 192.168.2.1 or fd00:0:0:1::1")
+
+
+def _aux(texts: Sequence[str]) -> tuple[tuple[str, Address], ...]:
+    pairs = [_pair(text, "aux-address") for text in texts]
+    if len(dict(pairs)) < len(pairs):
+        raise Invalid(f"aux-addresses {', '.join(map(repr, texts))}: give each a name of its own")
+    return tuple((name, _address(value, f"aux-address {name!r}:")) for name, value in pairs)
+
+
+def _labels(texts: Sequence[str]) -> Pairs:
+    """Label pairs; a label without `=` is empty, and the last one of a name counts, as in Docker."""
+    return tuple(dict(_pair(text if "=" in text else f"{text}=", "label") for text in texts).items())
+
+
+def _pair(text: str, what: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise Invalid(f"{what} {text!r} lacks a name or a value: write it as NAME=VALUE")
+    return key, value
+
+
+def attach_request(
+    *,
+    network: str,
+    sandbox: str,
+    name: str | None = None,
+    ips: Sequence[str] = (),
+    mac: str | None = None,
+    ifname: str | None = None,
+    ports: Sequence[str] = (),
+) -> AttachRequest:
+    """An endpoint as asked for, from texts; `ports` are in the grammar of `port_mappings`.
+
+    Raises `Invalid` for any that cannot be read, for two addresses of one IP version, and for host ports that clash.
+    """
+    if not sandbox:
+        raise Invalid("the sandbox is empty: give a namespace name, a path, pid:N or docker:NAME")
+    addresses = tuple(_address(text, "address") for text in ips)
+    if len({address.version for address in addresses}) < len(addresses):
+        raise Invalid(f"addresses {', '.join(map(str, addresses))}: give at most one IPv4 and one IPv6 address")
+    mappings = tuple(mapping for text in ports for mapping in port_mappings(text))
+    _refuse_clashes(mappings)
+    return AttachRequest(
+        network=_name(network, "network name"),
+        sandbox=sandbox,
+        name=None if name is None else endpoint_name(name),
+        addresses=addresses,
+        mac=None if mac is None else _read_mac(mac),
+        ifname=None if ifname is None else link_name(ifname),
+        ports=mappings,
+    )
+
+
+def port_mappings(text: str) -> tuple[PortMapping, ...]:
+    """Docker's `-p`: `[IP:]HOST[-HOST]:CTR[-CTR][/tcp|udp|sctp]`, an IPv6 address in brackets; one value a port.
+
+    An IP of 0.0.0.0 or [::] is kept: it means every address of that IP version, while no IP means every address.
+
+    Raises `Invalid` for anything else, also for a mapping that leaves the host port open.
+    """
+    parsed = _PUBLISH.fullmatch(text)
+    if parsed is None:
+        raise Invalid(f"port mapping {text!r} cannot be read: write it as 8080:80 or [fd00::1]:8080:80/udp")
+    if not parsed["host"]:
+        raise Invalid(f"port mapping {text!r} has no host port: name one, as in 8080:{parsed['port']}")
+    proto = "tcp" if parsed["proto"] is None else parsed["proto"].lower()
+    _one_of(proto, PROTOCOLS, f"port mapping {text!r}: protocol")
+    host_ip = None if parsed["ip"] is None else _host_ip(parsed["ip"], text)
+    host_ports, ports = _ports(parsed["host"], text), _ports(parsed["port"], text)
+    if len(host_ports) != len(ports):
+        raise Invalid(f"port mapping {text!r} joins {len(host_ports)} ports to {len(ports)}: give ranges of one length")
+    return tuple(PortMapping(host_ip, *both, proto) for both in zip(host_ports, ports, strict=True))
+
+
+def _host_ip(text: str, whole: str) -> Address:
+    address = _address(text.strip("[]"), f"port mapping {whole!r}:")
+    if address.version == 4 and text.startswith("["):
+        raise Invalid(f"port mapping {whole!r}: brackets are for IPv6: write {address} without them")
+    return address
+
+
+def _ports(text: str, whole: str) -> range:
+    parsed = _PORTS.fullmatch(text)
+    if parsed is not None:
+        first = int(parsed[1])
+        last = first if parsed[2] is None else int(parsed[2])
+        if 1 <= first <= last <= 65535:
+            return range(first, last + 1)
+    raise Invalid(f"port mapping {whole!r}: {text!r} is no port or rising range: give 1 to 65535, or two joined by -")
+
+
+def _refuse_clashes(mappings: Iterable[PortMapping]) -> None:
+    seen: dict[tuple[str, int], list[PortMapping]] = {}
+    for new in mappings:
+        others = seen.setdefault((new.proto, new.host_port), [])
+        if any(old.clashes(new) for old in others):
+            raise Invalid(f"host port {new.host_port}/{new.proto} is published twice: leave one out or choose another")
+        others.append(new)

@@ -77,6 +77,10 @@ class Network:
     masquerade: bool = True
     bridge_address: bool = True  # whether a bridge of Berth's own carries the gateway's address
     ifname_prefix: str = "eth"  # sandboxes' interfaces are this and a number
+    bypass: bool = False  # flat: frames go from link to link past the host's FORWARD chains
+    bypass_asked: bool = False  # the operator said so, or said not
+    bridge_mac: str = ""  # flat: of the LAN's bridge
+    nics: tuple[str, ...] = ()  # flat: the ports through which the bridge reaches the LAN
     ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
     labels: Pairs = ()
     options: Pairs = ()
@@ -180,6 +184,7 @@ class Host:
     links: tuple[HostLink, ...] = ()
     routes: tuple[HostRoute, ...] = ()
     networks: tuple[Network, ...] = ()  # what Berth itself has already decided
+    obstacles: tuple[str, ...] = ()  # who else would drop frames that only cross a bridge
 
     def link(self, name: str) -> HostLink | None:
         """The link of that name."""

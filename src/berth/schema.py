@@ -31,7 +31,8 @@ def load_network(data: bytes) -> Network:
     raw["pools"] = tuple(_pool(pool) for pool in raw["pools"])
     for field in ("labels", "options"):
         raw[field] = tuple((key, value) for key, value in raw[field])
-    raw["ra_links"] = tuple(raw["ra_links"])
+    for field in ("nics", "ra_links"):
+        raw[field] = tuple(raw[field])
     return Network(**raw)
 
 

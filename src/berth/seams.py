@@ -62,6 +62,10 @@ class Kernel(Protocol):
         """Tell the neighbours of a link which MAC its addresses are at."""
         ...
 
+    def obstacles(self) -> tuple[str, ...]:
+        """Who else would drop frames that only cross a bridge, in words; () for nobody."""
+        ...
+
     def host(self) -> Host:
         """The facts that decisions rest on. Dumps the host's links and routes: not for the hot path."""
         ...

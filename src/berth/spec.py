@@ -131,6 +131,10 @@ def _prefix(text: str) -> str:
     return text
 
 
+def _bypass(text: str) -> str:
+    return _one_of(text, ("auto", "always", "never"), "bypass")
+
+
 def _mode(text: str) -> str:
     return _one_of(text, PLUGGED, "mode")
 
@@ -158,6 +162,9 @@ OPTIONS: dict[str, Option] = {
     "iface_prefix": Option("com.docker.network.container_iface_prefix", PLUGGED, _prefix, "prefix of interface names"),
     "inhibit_ipv4": Option(
         "com.docker.network.bridge.inhibit_ipv4", PLUGGED, _boolean, "leave the bridge without an address: true|false"
+    ),
+    "bypass": Option(
+        None, PLUGGED, _bypass, "pass frames on before others' FORWARD chains can drop them: auto|always|never"
     ),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
 }

@@ -119,7 +119,7 @@ class Veth(Noun, frozen=True, tag=True):
     alias: str
     ns: str  # where the inner end is
     inner: str
-    mac: str  # the inner end's; the outer end keeps the kernel's random one
+    mac: str  # the inner end's
 
     @property
     def key(self) -> Key:
@@ -138,11 +138,16 @@ class Veth(Noun, frozen=True, tag=True):
     def holds(self) -> tuple[Key, ...]:
         return (("dev", HOST, self.name), ("dev", self.ns, self.inner))
 
+    @property
+    def outer_mac(self) -> str:
+        """The outer end's: high, since a bridge whose MAC is not pinned takes the lowest of its ports'."""
+        return "fe" + self.mac[2:]
+
     def describe(self) -> str:
         plug = f" master {self.master}" if self.master else ""
         netns = f" netns {self.ns}" if self.ns else ""
         return (
-            f"ip link add {self.name} up{plug} mtu {self.mtu} type veth"
+            f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
             f" peer name {self.inner} address {self.mac} mtu {self.mtu}{netns}"
             f" && ip link set {self.name} alias {self.alias}"
         )
@@ -335,6 +340,39 @@ class NftElement(Noun, frozen=True, tag=True):
         return f"nft 'delete element {self.family} {self.table} {self.set} {{ {self._element()} }}'"
 
 
+class NftHook(Noun, frozen=True, tag=True):
+    """A chain that sees every frame that one link receives, and sends it through the table's chain `lan`."""
+
+    rank: ClassVar[int] = 70
+    family: ClassVar[str] = "netdev"
+    prefix: ClassVar[str] = "on-"
+    target: ClassVar[str] = "lan"
+    table: str
+    dev: str
+
+    @property
+    def key(self) -> Key:
+        return ("nft-hook", self.family, self.table, self.dev)
+
+    @property
+    def holders(self) -> tuple[Key, ...]:
+        return (("in-table", self.family, self.table), ("dev", HOST, self.dev))
+
+    @property
+    def chain(self) -> str:
+        """The chain's name."""
+        return self.prefix + self.dev
+
+    def describe(self) -> str:
+        where = f"{self.family} {self.table} {self.chain}"
+        hook = f'type filter hook ingress device "{self.dev}" priority 0; policy accept;'
+        return f"nft 'add chain {where} {{ {hook} }}; add rule {where} jump {self.target}'"
+
+    def describe_removal(self) -> str:
+        where = f"{self.family} {self.table} {self.chain}"
+        return f"nft 'flush chain {where}; delete chain {where}'"
+
+
 class Foreign(Noun, frozen=True, tag=True):
     """Something under a key of ours that is not of our making. It is read, never asked for."""
 
@@ -358,10 +396,10 @@ class Foreign(Noun, frozen=True, tag=True):
 
 def _quoted(part: Part) -> str:
     kind, value = part
-    return f'"{value}"' if kind == "ifname" else value
+    return f'"{value}"' if kind in ("ifname", "ifindex") else value
 
 
-Obj: TypeAlias = Bridge | Veth | Sysctl | LinkUp | Addr | Route | NftTable | NftElement | Foreign
+Obj: TypeAlias = Bridge | Veth | Sysctl | LinkUp | Addr | Route | NftTable | NftElement | NftHook | Foreign
 State: TypeAlias = frozenset[Obj]
 
 NOTHING: State = frozenset()

@@ -13,6 +13,7 @@ from berth import ipam
 from berth.drivers.cable import cable
 from berth.drivers.pools import mtu, refuse_overlap_with_networks
 from berth.errors import Invalid, NotFound, Taken
+from berth.firewall import bypass
 from berth.model import Address, Endpoint, Host, HostLink, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
 from berth.state import MARK, NOTHING, State
@@ -41,18 +42,27 @@ class FlatDriver:
             internal=asked.internal,
             ipv6=any(pool.subnet.version == 6 for pool in pools),
             masquerade=False,
+            bypass=_bypass(asked, host),
+            bypass_asked=asked.setting("bypass") in ("always", "never"),
+            bridge_mac=bridge.mac,
+            nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not port.alias.startswith(MARK))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             labels=asked.labels,
             options=asked.options,
         )
 
     def network(self, net: Network) -> State:
-        """Nothing: the LAN is there already."""
-        return NOTHING
+        """Nothing: the LAN is there already. Or a way past what would drop its frames."""
+        return bypass.for_network(net) if net.bypass else NOTHING
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """A cable into the LAN's bridge."""
-        return cable(net, ep)
+        return cable(net, ep) | (bypass.for_endpoint(net, ep) if net.bypass else NOTHING)
+
+
+def _bypass(asked: NetworkSpec, host: Host) -> bool:
+    choice = asked.setting("bypass")
+    return bool(host.obstacles) if choice in (None, "auto") else choice == "always"
 
 
 def carries_lan(link: HostLink | None) -> bool:

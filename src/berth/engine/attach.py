@@ -84,7 +84,7 @@ def _decide(
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     _refuse_taken_ports(tx, request)
     identity = parts.identity()
-    warnings = list(_port_warnings(tx, net))
+    warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
         Endpoint(
             id=identity,
@@ -185,6 +185,14 @@ def _port_warnings(tx: Tx, net: Network) -> Iterator[str]:
     count = tx.count(net.id) + 1
     if net.bridge and count >= _WARN_FROM:
         yield f"bridge {net.bridge} has {count} of the {_BRIDGE_PORTS:,} ports that a Linux bridge can take"
+
+
+def _obstacle_warnings(parts: Parts, net: Network) -> Iterator[str]:
+    if net.driver != "flat" or net.bypass:
+        return
+    remedy = "" if net.bypass_asked else ": `berth reconcile` makes Berth pass its endpoints' frames on before that"
+    for obstacle in parts.kernel.obstacles():
+        yield f"frames through {net.bridge} pass this host's FORWARD chains, where the {obstacle} drops them{remedy}"
 
 
 # --- unplugging -----------------------------------------------------------------------------------------

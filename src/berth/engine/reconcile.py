@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError
@@ -13,6 +15,7 @@ from berth.state import Obj, Veth, keys
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
     """Finish or take back what was under way, forget what is gone, make what is missing, remove what is not wanted."""
     with parts.changing():
+        _go_round_obstacles(parts)
         with parts.store.read() as tx:
             networks = {net.id: net for net in tx.networks()}
             endpoints = tx.endpoints()
@@ -30,6 +33,16 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
         plan = reach(parts.kernel, frozenset(want), Scope(keys(want), marked=True, namespaces=namespaces))
         parts.kernel.sweep()
     return Outcome(tuple(f"endpoint {ep.name}: its sandbox {ep.sandbox.path} is gone" for ep in gone), plan)
+
+
+def _go_round_obstacles(parts: Parts) -> None:
+    """Give flat networks the bypass that they need now and did not need when they were made."""
+    with parts.store.read() as tx:
+        without = [n for n in tx.networks() if n.driver == "flat" and not n.bypass and not n.bypass_asked]
+    if without and parts.kernel.obstacles():
+        with parts.store.write(durable=True) as tx:
+            for net in without:
+                tx.save_network(replace(net, bypass=True))
 
 
 def _alive(parts: Parts, ep: Endpoint) -> bool:

@@ -6,6 +6,7 @@ Everything that differs per network or endpoint is an element of one of the sets
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 
 from berth.state import NftTable
@@ -67,12 +68,19 @@ _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 @cache
 def inet() -> NftTable:
     """`table inet berth`: NAT, published ports and isolation between networks."""
-    lines = [f"  {kind} {{ {spec}; }}" for kind, spec in _SETS]
+    return table(FAMILY, TABLE, _SETS, _CHAINS)
+
+
+def table(
+    family: str, name: str, sets: Iterable[tuple[str, str]], chains: Iterable[tuple[str, str, tuple[str, ...]]]
+) -> NftTable:
+    """A table from (kind and name, type) of its sets and (name, hook, rules) of its chains."""
+    lines = [f"  {kind} {{ {spec}; }}" for kind, spec in sets]
     count = 1
-    for name, hook, rules in _CHAINS:
-        lines += [f"  chain {name} {{", f"    {hook}", *(f"    {rule}" for rule in rules), "  }"]
+    for chain, hook, rules in chains:
+        lines += [f"  chain {chain} {{", *([f"    {hook}"] if hook else []), *(f"    {rule}" for rule in rules), "  }"]
         count += len(rules)
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()[:12]
     # Nothing jumps here: the comment tells which text this table was made from (see NftTable).
     lines += ["  chain stamp {", f'    return comment "{digest}"', "  }"]
-    return NftTable(FAMILY, TABLE, f"{digest}/{count}", "\n".join(lines) + "\n")
+    return NftTable(family, name, f"{digest}/{count}", "\n".join(lines) + "\n")

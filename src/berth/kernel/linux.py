@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from berth.errors import Invalid, NotFound, Refused
-from berth.kernel import netns, read, rtnl, send
+from berth.kernel import netns, obstacles, read, rtnl, send
 from berth.kernel.netlink import ROUTE, Netlink
 from berth.model import Host, Sandbox
 from berth.plan import Plan
@@ -43,6 +43,10 @@ class LinuxKernel:
                 nl.batch([rtnl.set_mac(dev, mac)])
         except (NotFound, Invalid):
             return  # the sandbox vanished meanwhile, and its address with it
+
+    def obstacles(self) -> tuple[str, ...]:
+        """Who would drop frames that cross a bridge."""
+        return obstacles.obstacles()
 
     def host(self) -> Host:
         """The host's links with their addresses, and its routes."""

@@ -12,27 +12,55 @@ import socket
 import struct
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 from berth.errors import Refused, Unsupported
-from berth.kernel.netlink import CREATE, EXCL, NETFILTER, Message, Netlink, Refusal, attr, attrs, items, nest, string
+from berth.kernel.netlink import (
+    APPEND,
+    CREATE,
+    EXCL,
+    NETFILTER,
+    Message,
+    Netlink,
+    Refusal,
+    attr,
+    attrs,
+    items,
+    nest,
+    string,
+)
 from berth.kernel.netlink import text as text_attr
-from berth.state import NftElement, NftTable, Part
+from berth.kernel.rtnl import index, name_of
+from berth.state import NftElement, NftHook, NftTable, Part
 
 _SUBSYSTEM = 10
 _BEGIN, _END = 0x10, 0x11
-_GETTABLE, _DELTABLE, _GETRULE, _GETSET = 1, 2, 7, 10
+_GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE, _GETRULE, _DELRULE, _GETSET = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    10,
+)
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
 
-_FAMILIES = {"inet": 1, "ip": 2, "bridge": 7, "ip6": 10}
+_FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}
+_FAMILY_NAMES = {number: name for name, number in _FAMILIES.items()}
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*, and of rules and sets too
-_RULE_CHAIN, _RULE_USERDATA = 2, 7
+_CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
+_HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE = 1, 2, 3
+_RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _SET_NAME, _SET_KEY_TYPE, _SET_DATA_TYPE = 2, 4, 6
 _LIST_ELEM, _ELEM_KEY, _ELEM_DATA, _DATA_VALUE = 1, 1, 2, 1
 
 #: nft's own numbers of data types; a concatenation is these, six bits each.
-_TYPES = {7: "ipv4", 8: "ipv6", 9: "mac", 12: "proto", 13: "port", 41: "ifname"}
-_SIZES = {"ipv4": 4, "ipv6": 16, "mac": 6, "proto": 1, "port": 2, "ifname": 16}
+_TYPES = {7: "ipv4", 8: "ipv6", 9: "mac", 12: "proto", 13: "port", 20: "ifindex", 41: "ifname"}
+_SIZES = {"ipv4": 4, "ipv6": 16, "mac": 6, "proto": 1, "port": 2, "ifindex": 4, "ifname": 16}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 
@@ -69,6 +97,8 @@ def _encode(kind: str, value: str) -> bytes:
             return bytes([_PROTOCOLS[value]])
         case "port":
             return int(value).to_bytes(2, "big")
+        case "ifindex":
+            return struct.pack("=I", index(value))
         case "ifname":
             return value.encode().ljust(16, b"\0")
     raise ValueError(f"no nftables type {kind}")
@@ -104,6 +134,8 @@ def _decode(kind: str, raw: bytes) -> str:
             return _PROTOCOL_NAMES.get(raw[0], str(raw[0]))
         case "port":
             return str(int.from_bytes(raw, "big"))
+        case "ifindex":
+            return name_of(struct.unpack("=I", raw)[0])
     return string(raw)
 
 
@@ -123,10 +155,43 @@ def _element_messages(kind: int, flags: int, elements: Iterable[NftElement]) -> 
             yield Message(_type(kind), flags, head + nest(_ELEMENTS, b"".join(packed[start : start + _PER_MESSAGE])))
 
 
-def send_elements(add: Sequence[NftElement], delete: Sequence[NftElement]) -> None:
-    """Delete and add elements in one transaction. Raises `Refusal`."""
-    requests = [*_element_messages(_DELSETELEM, 0, delete), *_element_messages(_NEWSETELEM, CREATE | EXCL, add)]
-    _transaction(requests)
+def _be32(kind: int, value: int) -> bytes:
+    return attr(kind, struct.pack(">i", value))
+
+
+#: `jump lan`, as the kernel holds it: an immediate verdict.
+_JUMP = nest(
+    1,
+    text_attr(1, "immediate") + nest(2, _be32(1, 0) + nest(2, nest(2, _be32(1, -3) + text_attr(2, NftHook.target)))),
+)
+
+
+def _hook_messages(hook: NftHook) -> Iterator[Message]:
+    """A chain that sees what a link receives, and its one rule."""
+    head = _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, hook.table)
+    place = _be32(_HOOK_NUMBER, 0) + _be32(_HOOK_PRIORITY, 0) + text_attr(_HOOK_DEVICE, hook.dev)
+    chain = text_attr(_CHAIN_NAME, hook.chain) + nest(_CHAIN_HOOK, place) + _be32(_CHAIN_POLICY, 1)
+    yield Message(_type(_NEWCHAIN), CREATE | EXCL, head + chain + text_attr(_CHAIN_TYPE, "filter"))
+    rule = text_attr(_RULE_CHAIN, hook.chain) + nest(_RULE_EXPRESSIONS, _JUMP)
+    yield Message(_type(_NEWRULE), CREATE | APPEND, head + rule)
+
+
+def _unhook_messages(hook: NftHook) -> Iterator[Message]:
+    head = _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, hook.table)
+    yield Message(_type(_DELRULE), 0, head + text_attr(_RULE_CHAIN, hook.chain))
+    yield Message(_type(_DELCHAIN), 0, head + text_attr(_CHAIN_NAME, hook.chain))
+
+
+def send_entries(add: Sequence[NftElement | NftHook], delete: Sequence[NftElement | NftHook]) -> None:
+    """Delete and add elements and hooks in one transaction. Raises `Refusal`."""
+    _transaction(
+        [
+            *_element_messages(_DELSETELEM, 0, [e for e in delete if isinstance(e, NftElement)]),
+            *(message for hook in delete if isinstance(hook, NftHook) for message in _unhook_messages(hook)),
+            *_element_messages(_NEWSETELEM, CREATE | EXCL, [e for e in add if isinstance(e, NftElement)]),
+            *(message for hook in add if isinstance(hook, NftHook) for message in _hook_messages(hook)),
+        ]
+    )
 
 
 def delete_table(family: str, name: str) -> None:
@@ -181,10 +246,61 @@ def read_table(nl: Netlink, family: str, name: str) -> NftTable | None:
         found = attrs(data, 4)
         if string(found.get(_TABLE, b"")) != name or (data and data[0] != _FAMILIES[family]):
             continue  # older kernels do not filter
-        rules += 1
-        if string(found.get(_RULE_CHAIN, b"")) == _STAMP:
+        chain = string(found.get(_RULE_CHAIN, b""))
+        rules += not chain.startswith(NftHook.prefix)
+        if chain == _STAMP:
             stamp = _comment(found.get(_RULE_USERDATA, b""))
     return NftTable(family, name, f"{stamp}/{rules}" if stamp else "")
+
+
+def tables(nl: Netlink) -> Iterator[tuple[str, str]]:
+    """(family, name) of all tables of the families that Berth uses."""
+    for data in nl.dump(_type(_GETTABLE), _generation(0)):
+        if data and data[0] in _FAMILY_NAMES:
+            yield _FAMILY_NAMES[data[0]], string(attrs(data, 4).get(_TABLE, b""))
+
+
+@dataclass(frozen=True, slots=True)
+class BaseChain:
+    """A chain that is hooked into the packets' way."""
+
+    family: str
+    table: str
+    name: str
+    hook: int
+    device: str  # of a chain that sees one link only
+    drops: bool  # by policy
+
+
+def base_chains(nl: Netlink | None = None) -> list[BaseChain]:
+    """All base chains of the families that Berth knows."""
+    if nl is None:
+        with Netlink(NETFILTER) as own:
+            return base_chains(own)
+    found = []
+    for data in nl.dump(_type(_GETCHAIN), _generation(0)):
+        fields = attrs(data, 4)
+        if not data or data[0] not in _FAMILY_NAMES or _CHAIN_HOOK not in fields:
+            continue
+        hook = attrs(fields[_CHAIN_HOOK])
+        found.append(
+            BaseChain(
+                family=_FAMILY_NAMES[data[0]],
+                table=string(fields.get(_TABLE, b"")),
+                name=string(fields.get(_CHAIN_NAME, b"")),
+                hook=int.from_bytes(hook.get(_HOOK_NUMBER, b""), "big"),
+                device=string(hook.get(_HOOK_DEVICE, b"")),
+                drops=fields.get(_CHAIN_POLICY) == bytes(4),
+            )
+        )
+    return found
+
+
+def read_hooks(nl: Netlink, table: str) -> Iterator[NftHook]:
+    """The hooks of a table of the netdev family."""
+    for chain in base_chains(nl):
+        if (chain.family, chain.table) == (NftHook.family, table) and chain.device:
+            yield NftHook(table, chain.device)
 
 
 def _comment(data: bytes) -> str:

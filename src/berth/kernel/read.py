@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
@@ -12,11 +11,10 @@ from berth.errors import Invalid, NotFound
 from berth.kernel import nft, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
+from berth.kernel.obstacles import obstacles
 from berth.model import Host, HostLink, HostRoute, Interface
 from berth.seams import Scope
-from berth.state import HOST, MARK, Addr, Bridge, Foreign, Key, LinkUp, Obj, Route, State, Sysctl, Veth
-
-_TABLES = ("inet", "bridge")  # the families in which Berth may have its table
+from berth.state import HOST, MARK, Addr, Bridge, Foreign, Key, LinkUp, NftHook, Obj, Route, State, Sysctl, Veth
 
 
 def read(scope: Scope) -> State:
@@ -67,17 +65,10 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         ns, inner, mac = peers.of(link)
         master = ""
         if link.master:
-            master = label.get(link.master) or _name(link.master)
+            master = label.get(link.master) or rtnl.name_of(link.master)
         return Veth(link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac)
     kind = link.kind or "link"
     return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
-
-
-def _name(index: int) -> str:
-    try:
-        return socket.if_indextoname(index)
-    except OSError:
-        return ""
 
 
 class _Peers:
@@ -114,7 +105,7 @@ class _Peers:
 
 
 def _local(index: int) -> tuple[str, str]:
-    name = _name(index)
+    name = rtnl.name_of(index)
     with Netlink(ROUTE) as nl:
         link = rtnl.link(nl, name) if name else None
     return (name, link.mac) if link is not None else ("?", "?")
@@ -156,20 +147,27 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
 
 
 def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
-    tables = {key[1:3] for key in keys if key[0].startswith("nft-")}
-    if scope.marked:
-        tables |= {(family, "berth") for family in _TABLES}
-    if not tables:
-        return
     wanted = frozenset(keys)
+    names = {key[1:3] for key in wanted if key[0].startswith("nft-")}
+    if not names and not scope.marked:
+        return
     with Netlink(NETFILTER) as nl:
-        for family, name in sorted(tables):
+        if scope.marked:
+            names |= {(family, name) for family, name in nft.tables(nl) if _marked(family, name)}
+        for family, name in sorted(names):
             table = nft.read_table(nl, family, name)
             if table is None:
                 continue
-            if scope.marked or table.key in wanted:
-                yield table
-            yield from (e for e in nft.read_elements(nl, family, name) if scope.marked or e.key in wanted)
+            entries: list[Obj] = [table, *nft.read_elements(nl, family, name)]
+            if family == NftHook.family:
+                entries += nft.read_hooks(nl, name)
+            every = scope.marked and _marked(family, name)
+            yield from (entry for entry in entries if every or entry.key in wanted)
+
+
+def _marked(family: str, name: str) -> bool:
+    """Whether a table is Berth's by its name."""
+    return name == "berth" if family in ("inet", "bridge") else family == "netdev" and name.startswith("berth_")
 
 
 # --- the host as a whole --------------------------------------------------------------------------------
@@ -198,7 +196,7 @@ def host() -> Host:
                 for link in every
                 if link.group != rtnl.RETIRED
             )
-            return Host(links, tuple(_host_routes(nl, label)))
+            return Host(links, tuple(_host_routes(nl, label)), obstacles=obstacles())
         except Refusal as refusal:
             raise NotFound(f"cannot read the host's links and routes: {refusal.strerror}") from None
 

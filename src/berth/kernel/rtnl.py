@@ -68,6 +68,14 @@ def index(name: str) -> int:
         raise NotFound(f"no link {name}: see `ip link`") from None
 
 
+def name_of(number_of: int) -> str:
+    """The reverse of `index`; "" where there is no such link."""
+    try:
+        return socket.if_indextoname(number_of)
+    except OSError:
+        return ""
+
+
 # --- encoders -------------------------------------------------------------------------------------------
 
 
@@ -127,6 +135,7 @@ def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
     body = (
         _ifinfo(0, _UP, _UP)
         + text_attr(_IFLA_IFNAME, veth.name)
+        + attr(_IFLA_ADDRESS, mac_bytes(veth.outer_mac))
         + u32_attr(_IFLA_MTU, veth.mtu)
         + (u32_attr(_IFLA_MASTER, index(veth.master)) if veth.master else b"")
         + nest(_IFLA_LINKINFO, info)

@@ -17,7 +17,7 @@ from berth.kernel import nft, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.plan import Add, Change, Del, Op, Plan
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftTable, Noun, Route, Sysctl, Veth
+from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftTable, Noun, Route, Sysctl, Veth
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
@@ -30,8 +30,8 @@ def send(plan: Plan) -> None:
             _send_links(ns, ops)
         elif lane == "sysctl":
             _send_sysctls(ns, ops)
-        elif lane == "elements":
-            _send_elements(ops)
+        elif lane == "entries":
+            _send_entries(ops)
         else:
             _send_table(ops)
 
@@ -49,8 +49,8 @@ def _lane(op: Op) -> tuple[str, str]:
             return "links", ns
         case Sysctl(ns=ns):
             return "sysctl", ns
-        case NftElement():
-            return "elements", HOST
+        case NftElement() | NftHook():
+            return "entries", HOST
         case _:
             return "table", HOST
 
@@ -177,11 +177,11 @@ def _send_sysctls(ns: str, ops: Sequence[Op]) -> None:
                         raise explain(error, op) from None
 
 
-def _send_elements(ops: Sequence[Op]) -> None:
-    add = [op.new for op in ops if isinstance(op, Add | Change) and isinstance(op.new, NftElement)]
-    delete = [op.old for op in ops if isinstance(op, Del | Change) and isinstance(op.old, NftElement)]
+def _send_entries(ops: Sequence[Op]) -> None:
+    add = [op.new for op in ops if isinstance(op, Add | Change) and isinstance(op.new, NftElement | NftHook)]
+    delete = [op.old for op in ops if isinstance(op, Del | Change) and isinstance(op.old, NftElement | NftHook)]
     try:
-        nft.send_elements(add, delete)
+        nft.send_entries(add, delete)
     except Refusal as refusal:
         raise explain(refusal, ops[0]) from None
 

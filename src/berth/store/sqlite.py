@@ -153,7 +153,10 @@ class SqliteTx:
         return int(self._db.execute("SELECT count(*) FROM endpoint WHERE network = ?", (network,)).fetchone()[0])
 
     def save_network(self, net: Network) -> None:
-        self._db.execute("INSERT INTO network VALUES (?, ?, ?)", (net.id, net.name, schema.dump(net)))
+        self._db.execute(
+            "INSERT INTO network VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            (net.id, net.name, schema.dump(net)),
+        )
 
     def drop_network(self, identity: str) -> None:
         self._db.execute("DELETE FROM network WHERE id = ?", (identity,))

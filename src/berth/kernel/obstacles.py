@@ -1,0 +1,74 @@
+"""Who would drop frames that only cross a bridge.
+
+With br_netfilter, bridged frames pass the host's iptables and nftables FORWARD chains too; with a policy of
+DROP there (Docker sets it), a container on the LAN can be pinged by nobody and nothing says why.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from berth.kernel import nft, sysctl
+
+_FORWARD = 2  # NF_INET_FORWARD
+_GET_INFO, _GET_ENTRIES = 64, 65  # of both ip_tables and ip6_tables
+_DROP = -1  # -NF_DROP - 1: how xtables writes a verdict
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def obstacles() -> tuple[str, ...]:
+    """The FORWARD chains of other programs that drop by policy and that bridged frames pass here; () for none."""
+    found: list[str] = []
+    for bits, setting in ((4, "net.bridge.bridge-nf-call-iptables"), (6, "net.bridge.bridge-nf-call-ip6tables")):
+        if sysctl.read(setting) == "1":
+            found += [chain for chain in (*_nftables(bits), *_xtables(bits)) if chain not in found]
+    return tuple(found)
+
+
+def _nftables(version: int) -> Iterator[str]:
+    families = ("ip", "inet") if version == 4 else ("ip6", "inet")
+    for chain in nft.base_chains():
+        if chain.family in families and chain.hook == _FORWARD and chain.drops and chain.table != "berth":
+            yield f"policy drop of `nft list chain {chain.family} {chain.table} {chain.name}`"
+
+
+def _xtables(version: int) -> Iterator[str]:
+    """The legacy iptables, which nftables does not see (linux/netfilter_ipv4/ip_tables.h)."""
+    names = Path(f"/proc/net/{'ip' if version == 4 else 'ip6'}_tables_names")
+    try:
+        loaded = names.read_text().split()
+    except OSError:
+        return
+    if "filter" in loaded and _policy(version) == _DROP:  # asking for a table that is not there would make it
+        tool = "iptables-legacy" if version == 4 else "ip6tables-legacy"
+        yield f"policy DROP of `{tool} -S FORWARD`"
+
+
+def _policy(version: int) -> int:
+    family, level, entry = (
+        (socket.AF_INET, socket.IPPROTO_IP, 88) if version == 4 else (socket.AF_INET6, socket.IPPROTO_IPV6, 140)
+    )
+    try:
+        with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+            info = struct.unpack("=32s I 5I 5I I I", _ask(raw, level, _GET_INFO, 84, b""))
+            size, policy_at = info[13], info[7 + _FORWARD]
+            blob = _ask(raw, level, _GET_ENTRIES, 40 + size, struct.pack("=I", size))
+    except OSError:
+        return 0
+    at = 40 + policy_at
+    (target,) = struct.unpack_from("=H", blob, at + entry)
+    return int(struct.unpack_from("=i", blob, at + target + 32)[0])
+
+
+def _ask(raw: socket.socket, level: int, option: int, size: int, argument: bytes) -> bytes:
+    """getsockopt(2) with an argument in its buffer, which Python's own cannot pass."""
+    buffer = ctypes.create_string_buffer(b"filter".ljust(32, b"\0") + argument, size)
+    length = ctypes.c_uint(size)
+    if _libc.getsockopt(raw.fileno(), level, option, buffer, ctypes.byref(length)):
+        raise OSError(ctypes.get_errno(), "getsockopt")
+    return buffer.raw

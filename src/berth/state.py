@@ -102,7 +102,10 @@ class Bridge(Noun, frozen=True, tag=True):
         return f"ip link del {self.name}"
 
     def describe_change(self, old: Noun) -> str:
-        return f"ip link set {self.name} up address {self.mac} mtu {self.mtu} alias {self.alias}"
+        return (
+            f"ip link set {self.name} type bridge stp_state 0 forward_delay 0"
+            f" && ip link set {self.name} up address {self.mac} mtu {self.mtu} alias {self.alias}"
+        )
 
 
 class Veth(Noun, frozen=True, tag=True):

@@ -97,16 +97,20 @@ def set_mac(name: str, mac: str) -> Message:
 
 def add_bridge(bridge: Bridge) -> list[Message]:
     """Make a bridge. The alias is not taken at creation, so it is a second message."""
-    data = u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0)
-    info = attr(_INFO_KIND, b"bridge") + nest(_INFO_DATA, data)
     body = (
         _ifinfo(0, _UP, _UP)
         + text_attr(_IFLA_IFNAME, bridge.name)
         + attr(_IFLA_ADDRESS, mac_bytes(bridge.mac))
         + u32_attr(_IFLA_MTU, bridge.mtu)
-        + nest(_IFLA_LINKINFO, info)
+        + _no_delay()
     )
     return [Message(NEWLINK, CREATE | EXCL, body), _alias(bridge.name, bridge.alias)]
+
+
+def _no_delay() -> bytes:
+    """STP off and no forward delay: a new port carries frames at once."""
+    data = u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0)
+    return nest(_IFLA_LINKINFO, attr(_INFO_KIND, b"bridge") + nest(_INFO_DATA, data))
 
 
 def _alias(name: str, alias: str) -> Message:
@@ -115,7 +119,7 @@ def _alias(name: str, alias: str) -> Message:
 
 def change_bridge(bridge: Bridge) -> list[Message]:
     """Give a bridge of ours its attributes."""
-    attributes = attr(_IFLA_ADDRESS, mac_bytes(bridge.mac)) + u32_attr(_IFLA_MTU, bridge.mtu)
+    attributes = attr(_IFLA_ADDRESS, mac_bytes(bridge.mac)) + u32_attr(_IFLA_MTU, bridge.mtu) + _no_delay()
     return [set_link(bridge.name, up=True, attributes=attributes), _alias(bridge.name, bridge.alias)]
 
 

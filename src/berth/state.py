@@ -103,7 +103,8 @@ class Bridge(Noun, frozen=True, tag=True):
 
     def describe_change(self, old: Noun) -> str:
         return (
-            f"ip link set {self.name} type bridge stp_state 0 forward_delay 0"
+            f"ip link set {self.name} type bridge stp_state 0"
+            f" && ip link set {self.name} type bridge forward_delay 0"
             f" && ip link set {self.name} up address {self.mac} mtu {self.mtu} alias {self.alias}"
         )
 

@@ -185,6 +185,7 @@ def remove(name: str) -> Verb:
 NAT = create("nat", subnets=["10.77.0.0/24", "fd77::/64"])
 OTHER = create("other", subnets=["10.78.0.0/24"])
 FLAT = create("lan", driver="flat", options=["parent=br0"], ipv6=True)
+BYPASS = create("lan", driver="flat", options=["parent=br0", "bypass=always"], ipv6=True)
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
 )

@@ -102,14 +102,12 @@ def add_bridge(bridge: Bridge) -> list[Message]:
         + text_attr(_IFLA_IFNAME, bridge.name)
         + attr(_IFLA_ADDRESS, mac_bytes(bridge.mac))
         + u32_attr(_IFLA_MTU, bridge.mtu)
-        + _no_delay()
+        + _bridge_data(u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0))
     )
     return [Message(NEWLINK, CREATE | EXCL, body), _alias(bridge.name, bridge.alias)]
 
 
-def _no_delay() -> bytes:
-    """STP off and no forward delay: a new port carries frames at once."""
-    data = u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0)
+def _bridge_data(data: bytes) -> bytes:
     return nest(_IFLA_LINKINFO, attr(_INFO_KIND, b"bridge") + nest(_INFO_DATA, data))
 
 
@@ -119,8 +117,14 @@ def _alias(name: str, alias: str) -> Message:
 
 def change_bridge(bridge: Bridge) -> list[Message]:
     """Give a bridge of ours its attributes."""
-    attributes = attr(_IFLA_ADDRESS, mac_bytes(bridge.mac)) + u32_attr(_IFLA_MTU, bridge.mtu) + _no_delay()
-    return [set_link(bridge.name, up=True, attributes=attributes), _alias(bridge.name, bridge.alias)]
+    attributes = attr(_IFLA_ADDRESS, mac_bytes(bridge.mac)) + u32_attr(_IFLA_MTU, bridge.mtu)
+    return [
+        set_link(bridge.name, up=True, attributes=attributes),
+        # One after the other: the kernel refuses a forward delay of 0 while STP is on.
+        set_link(bridge.name, attributes=_bridge_data(u32_attr(_BR_STP_STATE, 0))),
+        set_link(bridge.name, attributes=_bridge_data(u32_attr(_BR_FORWARD_DELAY, 0))),
+        _alias(bridge.name, bridge.alias),
+    ]
 
 
 def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:

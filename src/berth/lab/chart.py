@@ -1,4 +1,4 @@
-"""The lab as a tree, as its machines themselves tell it: addresses from `ip`, networks and endpoints from `berth`.
+"""The lab as a tree.
 
     internet   203.0.113.10/24
     └─ router   203.0.113.1/24   inside: 192.168.2.1/24
@@ -6,6 +6,8 @@
        └─ host
           └─ br0   192.168.2.2/24   flat network lan
              └─ web   192.168.2.3/24
+
+The addresses are those that `ip` shows on each machine; networks and endpoints are those that `berth` lists.
 """
 
 from __future__ import annotations

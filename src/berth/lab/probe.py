@@ -1,8 +1,10 @@
-"""What the demo measures with, run inside a node or a sandbox:
+"""What the demo measures with. It runs inside a node or a sandbox:
 
     python -m berth.lab.probe serve               answer HTTP on port 80 with the source address it saw
     python -m berth.lab.probe get HOST PORT       ask such a server; prints what it said
     python -m berth.lab.probe arp DEV ADDRESS     ask the whole LAN who has an address; prints every answer's MAC
+
+Nothing is imported that a probe can do without: dozens of them are started in a demo of a few seconds.
 """
 
 from __future__ import annotations
@@ -50,9 +52,7 @@ def arp(dev: str, address: str) -> None:
         raw.bind((dev, _ARP))
         own, wanted = raw.getsockname()[4], IPv4Address(address).packed
         raw.send(
-            struct.pack(
-                _LAYOUT, _BROADCAST, own, _ARP, 1, 0x0800, 6, 4, _REQUEST, own, bytes(4), bytes(6), wanted
-            )
+            struct.pack(_LAYOUT, _BROADCAST, own, _ARP, 1, 0x0800, 6, 4, _REQUEST, own, bytes(4), bytes(6), wanted)
         )
         until = time.monotonic() + LISTEN
         found = set()

@@ -90,7 +90,7 @@ def serving(lab: Session, *nodes: str) -> Iterator[None]:
             running.callback(process.kill)
             started.append((node, process))
         for node, process in started:
-            if process.stdout.readline().strip() != READY:
+            if process.stdout is None or process.stdout.readline().strip() != READY:
                 raise Refused(f"the web server in {node} did not start")
         yield
 
@@ -147,7 +147,7 @@ def tcp(source: str, target: str, *, seen: str, port: int = 80, server: str = ""
             return Fact(False, answer.stderr.strip() or "no answer")
         whose = f" ({seen})" if seen != source else ""
         wrong = "" if saw == expected else f", not {expected}"
-        return Fact(saw == expected, f"{server or target} saw {saw}{whose if not wrong else wrong}")
+        return Fact(saw == expected, f"{server or target} saw {saw}{wrong or whose}")
 
     way = f"{target}:{port} → {server}" if server else target
     return Proof(f"{source} → {way}: TCP{_suffix(version)}", measure)

@@ -129,19 +129,16 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
             link = rtnl.link(nl, key[2])
             if link is not None:
                 yield LinkUp(ns, key[2], link.up)
-    if not kinds & {"addr", "route"}:
-        return
-    label = {link.index: link.name for link in rtnl.links(nl)}
     if "addr" in kinds:
         for index, ip in rtnl.addresses(nl):
-            addr = Addr(ns, label.get(index, ""), str(ip))
+            addr = Addr(ns, rtnl.name_of(index), str(ip))
             if addr.key in keys:
                 yield addr
     if "route" in kinds:
         for entry in rtnl.routes(nl):
             if entry.from_kernel:
                 continue
-            route = Route(ns, entry.dst, label.get(entry.index, ""), entry.via, entry.metric)
+            route = Route(ns, entry.dst, rtnl.name_of(entry.index), entry.via, entry.metric)
             if route.key in keys:
                 yield route if entry.index else Foreign(route.key, f"a route to {entry.dst} with several next hops")
 

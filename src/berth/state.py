@@ -153,7 +153,7 @@ class Veth(Noun, frozen=True, tag=True):
         return (
             f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
             f" peer name {self.inner} address {self.mac} mtu {self.mtu}{netns}"
-            f" && ip link set {self.name} alias {self.alias}"
+            f" && ip link set {self.name} alias {self.alias} addrgenmode none"
         )
 
     def describe_removal(self) -> str:

@@ -102,7 +102,7 @@ def _attach(
 
 
 def _run_directory() -> Path:
-    return Path(os.environ.get("BERTH_RUN") or "/run/berth")
+    return Path(os.environ.get("BERTH_RUN") or "/run/berth").absolute()
 
 
 def _warn(text: str) -> None:

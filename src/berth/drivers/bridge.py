@@ -68,7 +68,10 @@ class BridgeDriver:
             if pool.gateway is not None and (net.bridge_address or pool.subnet.version == 6):
                 objects.add(Addr(HOST, net.bridge, f"{pool.gateway}/{pool.subnet.prefixlen}"))
         # A container must not be able to give the host a router.
-        objects.add(Sysctl(HOST, f"net.ipv6.conf.{net.bridge.replace('.', '/')}.accept_ra", "0"))
+        settings = f"net.ipv6.conf.{net.bridge.replace('.', '/')}"
+        objects.add(Sysctl(HOST, f"{settings}.accept_ra", "0"))
+        # Nor does the host wait two seconds for its link-local address, without which it asks for no neighbour.
+        objects.add(Sysctl(HOST, f"{settings}.accept_dad", "0"))
         if not net.internal:
             objects |= _forwarding(net)
         return frozenset({*objects, tables.inet(), *elements.for_network(net)})

@@ -30,7 +30,8 @@ RETIRED = 0x42455254
 
 _UP = 0x1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
-_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 27, 28, 37
+_IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
+_INET6_ADDR_GEN_MODE = 8
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -148,7 +149,11 @@ def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
         + (u32_attr(_IFLA_MASTER, index(veth.master)) if veth.master else b"")
         + nest(_IFLA_LINKINFO, info)
     )
-    return [Message(NEWLINK, CREATE | EXCL, body), _alias(veth.name, veth.alias)]
+    # No link-local address on the outer end: as a port of a bridge it speaks for nobody. Its carrier is still off,
+    # so the second message is in time.
+    quiet = nest(_IFLA_AF_SPEC, nest(socket.AF_INET6, attr(_INET6_ADDR_GEN_MODE, b"\x01")))
+    alias = attr(_IFLA_IFALIAS, veth.alias.encode())
+    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet)]
 
 
 def change_veth_outer(veth: Veth) -> list[Message]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from berth.lab.proofs import Stage
 from berth.lab.session import Session
 
 
@@ -37,27 +38,26 @@ class Branch:
             yield from (f"{'  ' if last else '│ '} {line}" for line in rest)
 
 
-def chart(lab: Session) -> Branch:
+def chart(stage: Stage) -> Branch:
     """The default lab with Berth's networks in it."""
+    lab = stage.lab
     laptop = Branch(f"laptop   {_addresses(lab, 'laptop', 'eth0')}")
     outside, inside = _addresses(lab, "router", "wan0"), _addresses(lab, "router", "lan0")
-    router = Branch(f"router   {outside}   inside: {inside}", (laptop, _host(lab)))
+    router = Branch(f"router   {outside}   inside: {inside}", (laptop, _host(stage)))
     return Branch(f"internet   {_addresses(lab, 'internet', 'eth0')}", (router,))
 
 
-def _host(lab: Session) -> Branch:
-    networks = _berth(lab, "network", "ls")
-    endpoints = _berth(lab, "endpoint", "ls")
-    masters = {link["ifname"]: link.get("master", "") for link in _ip(lab, "host", "link")}
+def _host(stage: Stage) -> Branch:
+    masters = {link["ifname"]: link.get("master", "") for link in _ip(stage.lab, "host", "link")}
     bridges: dict[str, list[dict[str, Any]]] = {}
-    for ep in endpoints:
+    for ep in stage.endpoints:
         bridges.setdefault(masters[ep["link"]], []).append(ep)
-    kinds = {net["Name"]: "NAT" if net["Driver"] == "bridge" else net["Driver"] for net in networks}
+    kinds = {net["Name"]: "NAT" if net["Driver"] == "bridge" else net["Driver"] for net in stage.networks}
     below = []
     for bridge, plugged in bridges.items():
         uplinks = [name for name, master in masters.items() if master == bridge and not name.startswith("bv")]
         network = plugged[0]["network_name"]
-        title = f"{bridge}   {_addresses(lab, 'host', bridge)}   {kinds[network]} network {network}"
+        title = f"{bridge}   {_addresses(stage.lab, 'host', bridge)}   {kinds[network]} network {network}"
         below.append(Branch(title, (*_uplinks(uplinks), *map(_endpoint, plugged))))
     return Branch("host", tuple(below))
 
@@ -79,7 +79,3 @@ def _addresses(lab: Session, node: str, dev: str) -> str:
 
 def _ip(lab: Session, node: str, *args: str) -> list[dict[str, Any]]:
     return list(json.loads(lab.run(node, ["ip", "-j", *args], check=True).stdout))
-
-
-def _berth(lab: Session, *args: str) -> list[dict[str, Any]]:
-    return list(json.loads(lab.berth(*args, "--json", check=True).stdout))

@@ -72,13 +72,13 @@ def demo(screen: Screen, *, meddle: Callable[[Session], object] = lambda lab: No
         _introduce(screen)
         before = look_at_host(lab)
         build(lab, screen)
+        stage = Stage(lab)
         screen.heading("The map, as the machines tell it")
-        for line in chart(lab).lines():
+        for line in chart(stage).lines():
             screen.line(f"  {line}")
         meddle(lab)
-        prove(lab, screen, score)
+        prove(stage, screen, score)
         screen.heading("And away with it")
-        stage = Stage(lab)
         _type(lab, screen, *CLEAN_UP)
         _try(stage, screen, score, "Nothing stays behind", as_before(before))
     _sum_up(screen, score, time.monotonic() - began)
@@ -91,13 +91,12 @@ def build(lab: Session, screen: Screen) -> None:
     screen.remark("br0 carries the LAN and the host's address: the network is flat, its gateway the LAN's own router")
     _type(lab, screen, "ip -br address show dev br0", *FLAT)
     screen.heading("A private network behind the host")
-    _type(lab, screen, *NAT, "berth port ls")
+    _type(lab, screen, *NAT)
 
 
-def prove(lab: Session, screen: Screen, score: Score) -> None:
+def prove(stage: Stage, screen: Screen, score: Score) -> None:
     """Measure all claims, with a web server in every machine that has to answer."""
-    with serving(lab, "web", "api", "laptop"):
-        stage = Stage(lab)
+    with serving(stage.lab, "web", "api", "laptop"):
         for part, proofs in PARTS:
             screen.heading(part)
             for proof in proofs:

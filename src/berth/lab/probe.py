@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address
 
 LISTEN = 0.3  # seconds that answers to an ARP request are waited for
-PATIENCE = 3  # seconds for an answer over TCP
+PATIENCE = 2  # seconds for an answer over TCP
 READY = "ready"  # said by a server that listens
 
 _ARP = 0x0806

@@ -41,6 +41,7 @@ class Stage:
 
     def __init__(self, lab: Session) -> None:
         self.lab = lab
+        self.networks = json.loads(lab.berth("network", "ls", "--json", check=True).stdout)
         self.endpoints = json.loads(lab.berth("endpoint", "ls", "--json", check=True).stdout)
         nodes = home().nodes
         known = {node.name: [str(address) for address in node.addresses] for node in nodes}

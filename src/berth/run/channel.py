@@ -51,7 +51,7 @@ class Look(msgspec.Struct, frozen=True, tag=True):
 class Dressed(msgspec.Struct, frozen=True, tag=True):
     """The sandbox looks as it should, but for the warnings."""
 
-    sysfs: bool  # whether /sys could be mounted afresh
+    sysfs: bool  # whether the kernel lets /sys be mounted for its network namespace
     warnings: tuple[str, ...]
 
 

@@ -97,6 +97,8 @@ def _contained(place: _Place, signals: Signals, runtime: Runtime, bundle: Path) 
     try:
         with _placed(place) as placed, kept(runtime, place.name, bundle, remove=request.remove), ExitStack() as stack:
             sandbox = placed.sandbox
+            if not placed.dressed.sysfs:
+                place.warn("the kernel refused a new /sys: the container has none")
             write_bundle(bundle, request, sandbox.pid, placed.look, placed.dressed, cgroups=runtime.cgroups)
             pid, master = runtime.create(place.name, bundle, interactive=request.interactive, terminal=request.terminal)
             process = os.pidfd_open(pid)

@@ -14,7 +14,7 @@ from berth.run import oci
 from berth.run.channel import Dressed, Look
 from berth.run.looks import outside
 from berth.run.request import Mode, RunRequest
-from berth.run.runtime import Runtime, is_initial
+from berth.run.runtime import Runtime
 
 _TTY_GROUP = 5  # by tradition, and by glibc's
 
@@ -35,8 +35,7 @@ def write_bundle(
         network_namespace=None if request.mode is Mode.HOST else str(namespaces / "net"),
         terminal=request.terminal,
         term=os.environ.get("TERM", "xterm"),
-        # In the caller's own network namespace init had no need to try; an initial user namespace may always.
-        sysfs=dressed.sysfs or (request.mode is Mode.HOST and is_initial(Path("/proc/self/uid_map").read_text())),
+        sysfs=dressed.sysfs,
         cgroups=cgroups,
         tty_group=has_group(Path("/proc/self/gid_map").read_text(), _TTY_GROUP),
     )

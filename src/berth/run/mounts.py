@@ -21,14 +21,12 @@ def dress(look: Look, *, own_network: bool) -> Dressed:
     left as it is, and told in the warnings.
     """
     warnings: list[str] = []
-    sysfs = False
     mount("tmpfs", str(_STAGE), "tmpfs", _HARDENED, "mode=0700")
     try:
         for number, (path, text) in enumerate(look.files.items()):
             if refusal := _cover(Path(path), text, _STAGE / str(number)):
                 warnings.append(refusal)
-        if own_network:
-            sysfs = _fresh_sysfs(_STAGE / "cgroup")
+        sysfs = _fresh_sysfs(_STAGE / "cgroup") if own_network else _mount_sysfs(_STAGE / "sys")
     finally:
         unmount(str(_STAGE))
     if own_network and not sysfs:
@@ -55,12 +53,20 @@ def _fresh_sysfs(stage: Path) -> bool:
     with suppress(OSError):
         stage.mkdir()
         mount(str(_CGROUPS), str(stage), flags=MS_BIND | MS_REC)
+    done = _mount_sysfs(Path("/sys"))
+    if done:
+        with suppress(OSError):  # a machine without control groups has nothing to put back
+            mount(str(stage), str(_CGROUPS), flags=MS_BIND | MS_REC)
+    return done
+
+
+def _mount_sysfs(target: Path) -> bool:
+    """Whether the kernel lets /sys be mounted for the network namespace that this process is in."""
     try:
-        mount("sysfs", "/sys", "sysfs", _HARDENED)
+        target.mkdir(exist_ok=True)
+        mount("sysfs", str(target), "sysfs", _HARDENED)
     except OSError:
         return False
-    with suppress(OSError):  # a machine without control groups has nothing to put back
-        mount(str(stage), str(_CGROUPS), flags=MS_BIND | MS_REC)
     return True
 
 

@@ -57,9 +57,11 @@ def _nameserver(line: str) -> str | None:
 def _reachable(server: str) -> bool:
     """Whether a name server that the host uses can be one for a sandbox.
 
-    A link-local address (fe80::1%eth0) is meant on a link of the host's, which the sandbox does not have.
+    A link-local IPv6 address (fe80::1%eth0) is meant on a link of the host's, which the sandbox does not have.
+    169.254.169.254 is routed, on the other hand: it is the name server of whole clouds.
     """
     with suppress(ValueError):
         address = ip_address(server)
-        return not (address.is_loopback or address.is_link_local or address.is_unspecified)
+        scoped = address.version == 6 and address.is_link_local
+        return not (scoped or address.is_loopback or address.is_unspecified)
     return False

@@ -52,12 +52,8 @@ def has_cgroups(runtime: str, mountinfo: str, uid_map: str) -> bool:
         mounted[4]: mounted[mounted.index("-") + 1] for line in mountinfo.splitlines() if (mounted := line.split())
     }
     hybrid = kinds.get(f"{_CGROUPS}/unified") == "cgroup2"
-    return _CGROUPS in kinds and not hybrid and is_initial(uid_map)
-
-
-def is_initial(uid_map: str) -> bool:
-    """Whether a /proc/self/uid_map is that of the user namespace which the machine started with."""
-    return uid_map.split() == ["0", "0", "4294967295"]
+    initial = uid_map.split() == ["0", "0", "4294967295"]  # the user namespace that the machine started with
+    return _CGROUPS in kinds and not hybrid and initial
 
 
 def failure_code(words: str) -> int | None:

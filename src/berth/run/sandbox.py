@@ -17,7 +17,10 @@ Answer = TypeVar("Answer", Born, Ready, Dressed)
 
 
 class Sandbox:
-    """A sandbox whose namespaces are there for the length of a `with` block. Nothing of it stays."""
+    """A sandbox whose namespaces are there for the length of a `with` block. Nothing of it stays.
+
+    During the block this process is the one that reaps orphans; at its end it reaps all children that have ended.
+    """
 
     def __init__(self, birth: Birth) -> None:
         """`birth.terminal` is closed when the sandbox has it."""
@@ -40,8 +43,10 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         if self.pid:
             os.kill(self.pid, signal.SIGKILL)
-            # Returns when all that ran in the PID namespace is gone, so no port or file is held any longer.
-            os.waitpid(self.pid, 0)
+            # Init is gone when all of its PID namespace are, so no port or file is held any longer. What an OCI runtime
+            # put there and failed to start is this process's child by now, and init waits for it to be buried.
+            while os.waitpid(-1, 0)[0] != self.pid:
+                pass
         self._channel.close()
         adopt_orphans(False)
 

@@ -26,9 +26,9 @@ class BridgeDriver:
         bridge = asked.setting("bridge") or f"brt{identity[:12]}"
         _refuse_taken_name(bridge, host)
         pools = pair_pools(asked, self._subnets(asked, host, identity))
-        pools = tuple(replace(p, gateway=first_free(p)) if p.gateway is None else p for p in pools)
         for pool in pools:
             ipam.check(pool)
+        pools = tuple(replace(p, gateway=first_free(p)) if p.gateway is None else p for p in pools)
         refuse_overlap_with_networks(pools, host)
         refuse_overlap_with_host(pools, host)
         return Network(

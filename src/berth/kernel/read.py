@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
-from berth.errors import Invalid, NotFound
+from berth.errors import Denied, Invalid, NotFound
 from berth.kernel import nft, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
@@ -195,6 +196,8 @@ def host() -> Host:
             )
             return Host(links, tuple(_host_routes(nl, label)), obstacles=obstacles())
         except Refusal as refusal:
+            if refusal.errno == errno.EPERM:
+                raise Denied("may not read the host's firewall: run as root (CAP_NET_ADMIN)") from None
             raise NotFound(f"cannot read the host's links and routes: {refusal.strerror}") from None
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from berth import schema
-from berth.errors import Denied, Refused, Unsupported
+from berth.errors import Denied, Invalid, Refused, Unsupported
 from berth.model import Endpoint, Network, Pool, PortMapping, Sandbox
 from berth.seams import Intent
 
@@ -54,12 +54,16 @@ class SqliteStore:
     """What Berth remembers, in one file."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file, readable by its owner only. Raises `Denied`, `Refused` or `Unsupported`."""
+        """Open or make the file, readable by its owner only. Raises `Denied`, `Invalid`, `Refused` or `Unsupported`."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.touch(mode=0o600)
         except PermissionError:
             raise Denied(f"may not write {path.parent}: run as root, or set BERTH_STATE") from None
+        except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
+            raise Invalid(
+                f"{path.parent} cannot be a directory ({error.strerror}): set BERTH_STATE to another"
+            ) from None
         except OSError as error:
             raise Refused(
                 f"cannot use {path.parent} ({error.strerror}): set BERTH_STATE to another directory"

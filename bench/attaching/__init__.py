@@ -1,0 +1,1 @@
+"""The parts of the attach bench: see `bench/attach.py`."""

@@ -1,0 +1,235 @@
+"""One row for every noun, family and place: what test_nouns.py puts through the same five trials."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from berth.firewall import bypass, tables
+from berth.model import Network
+from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftTable, Obj, Part, Route, Sysctl, Veth
+
+from .conftest import C1, C2
+
+NETWORK, ENDPOINT = "berth:" + "0" * 63 + "1", "berth:" + "0" * 63 + "2"
+
+
+@dataclass(frozen=True)
+class Case:
+    """An object and what can happen to it."""
+
+    name: str
+    obj: Obj
+    other: Obj | None = None  # another value under the same key; None: the key is all there is to it
+    needs: tuple[Obj, ...] = ()  # made by Berth before
+    squatter: str = ""  # a shell line that puts somebody else's thing under the key; "": there can be none
+    refused: str = "diff"  # who sees it: "diff", or the "kernel" where a thing has no mark
+    sandboxes: tuple[str, ...] = ()  # beside c1
+
+
+def _bridges() -> list[Case]:
+    def bridge(mac: int, mtu: int, alias: str = NETWORK) -> Bridge:
+        return Bridge("brt0", f"02:00:00:00:00:{mac:02x}", mtu, alias)
+
+    first = bridge(1, 1400)
+    return [
+        Case("bridge", first, bridge(2, 1500, ENDPOINT), squatter="ip link add brt0 type bridge"),
+        Case("bridge-1500", bridge(1, 1500), bridge(1, 9000), squatter="ip link add brt0 type veth peer name x"),
+        Case("bridge-9000", bridge(1, 9000), first, squatter="ip link add brt0 alias x type bridge"),
+    ]
+
+
+def _cables() -> list[Case]:
+    def veth(ns: str, inner: str, mac: int = 1, mtu: int = 1400, master: str = "plug") -> Veth:
+        return Veth("bv0", master, mtu, ENDPOINT, ns, inner, f"02:00:00:00:02:{mac:02x}")
+
+    there = "ip link add bv0 address 02:00:00:00:03:01 type veth peer name x address 02:00:00:00:03:02"
+    long = Veth("bv0123456789ab", "plug", 1500, ENDPOINT, HOST, "bw0123456789abc", "02:00:00:00:02:01")
+    return [
+        Case("veth", veth(C1, "eth1"), veth(C1, "eth1", 2, 1500), squatter=there),
+        Case("veth-unplugged", veth(C1, "eth1", master=""), veth(C1, "eth1"), squatter=f"{there} netns c1"),
+        Case(
+            "veth-plugged-elsewhere",
+            veth(C1, "eth1"),
+            veth(C1, "eth1", master="plug2"),
+            squatter="ip link add bv0 type bridge",
+        ),
+        Case(
+            "veth-other-sandbox",
+            veth(C1, "eth1"),
+            veth(C2, "eth0"),
+            sandboxes=("c2",),
+            squatter="ip link add bv0 type bridge",
+        ),
+        Case("veth-other-name", veth(C1, "eth.1"), veth(C1, "eth.2"), squatter=there),
+        Case(
+            "veth-inner-name-taken",
+            veth(C1, "eth1"),
+            squatter="ip -n c1 link add eth1 address 02:00:00:00:03:01 type bridge",
+            refused="kernel",
+        ),
+        Case("handover", veth(HOST, "bw0"), veth(HOST, "bw0", 2, 9000, ""), squatter=there),
+        Case("handover-other-name", veth(HOST, "bw0"), veth(HOST, "bw1"), squatter=there),
+        Case("handover-to-sandbox", veth(HOST, "bw0"), veth(C1, "eth1"), squatter=there),
+        Case("handover-long-names", long),
+        Case(
+            "handover-inner-name-taken",
+            veth(HOST, "bw0"),
+            squatter="ip link add bw0 address 02:00:00:00:03:01 type bridge",
+            refused="kernel",
+        ),
+    ]
+
+
+def _settings() -> list[Case]:
+    names = (
+        (HOST, "net.ipv4.ip_forward", "1", "0"),
+        (HOST, "net.ipv6.conf.all.forwarding", "1", "0"),
+        (HOST, "net.ipv6.conf.plug.accept_ra", "0", "2"),
+        (C1, "net.ipv4.conf.eth0.promote_secondaries", "1", "0"),
+        (C1, "net.ipv4.conf.eth0/7.arp_notify", "1", "0"),
+        (C1, "net.ipv6.conf.eth0/7.accept_ra", "0", "2"),
+        (C1, "net.ipv6.conf.eth0.disable_ipv6", "1", "0"),
+    )
+    settings = [Case(f"sysctl-{_place(ns)}-{n}", Sysctl(ns, n, v), Sysctl(ns, n, o)) for ns, n, v, o in names]
+    links = ((C1, "eth0"), (C1, "eth0.7"), (HOST, "plug"), (HOST, "up1"))
+    for ns, dev in links:
+        up, down = LinkUp(ns, dev, True), LinkUp(ns, dev, False)
+        settings += [Case(f"up-{_place(ns)}-{dev}", up, down), Case(f"down-{_place(ns)}-{dev}", down, up)]
+    return settings
+
+
+def _addresses() -> list[Case]:
+    cases = []
+    for ns, dev, at in ((HOST, "plug", ""), (C1, "eth0", "-n c1 ")):
+        for ip in ("10.7.0.1/24", "10.7.0.1/32", "10.7.0.0/31", "fd07::1/64", "fd07::1/128", "fd07::/127"):
+            there = f"ip {at}addr add {ip} dev {dev}"
+            cases.append(Case(f"addr-{_place(ns)}-{ip}", Addr(ns, dev, ip), squatter=there, refused="kernel"))
+    return cases
+
+
+def _routes() -> list[Case]:
+    def case(name: str, new: Route, other: Route, there: str, *, kind: str = "", refused: str = "kernel") -> Case:
+        at = "-n c1 " if new.ns else ""
+        family = 6 if ":" in new.dst else 4
+        squatter = f"ip {at}-{family} route add {kind}{new.dst} metric {new.metric} {there}"
+        return Case(name, new, other, squatter=squatter, refused=refused)
+
+    def to(dst: str, via: str = "", metric: int = 0, dev: str = "eth0", ns: str = C1) -> Route:
+        return Route(ns, dst, dev, via, metric)
+
+    def host(dst: str, via: str = "", metric: int = 0, dev: str = "plug") -> Route:
+        return Route(HOST, dst, dev, via, metric)
+
+    any4, any6, hops = "0.0.0.0/0", "::/0", "nexthop via {0}3 dev {1} nexthop via {0}4 dev {1}"
+    eth4, eth6 = hops.format("10.9.0.", "eth0"), hops.format("fd09::", "eth0")
+    return [
+        case("default4", to(any4, "10.9.0.1"), to(any4, "10.9.0.9"), "via 10.9.0.5"),
+        case("default6", to(any6, "fd09::1", 1024), to(any6, "fd09::9", 1024), "via fd09::5"),
+        case("default4-hops", to(any4, "10.9.0.1"), to(any4, "10.9.0.9"), eth4, refused="diff"),
+        case("default6-hops", to(any6, "fd09::1", 1024), to(any6, "fd09::9", 1024), eth6, refused="diff"),
+        case("default4-on-link", to(any4), to(any4, "10.9.0.1"), "", kind="blackhole "),
+        case("default6-on-link", to(any6, "", 1024), to(any6, "fd09::1", 1024), "", kind="unreachable "),
+        case("default4-metric", to(any4, "10.9.0.1", 77), to(any4, "10.9.0.9", 77), "dev eth0"),
+        case("default6-metric", to(any6, "fd09::1", 77), to(any6, "fd09::9", 77), "dev eth0"),
+        case("prefix4", to("10.5.0.0/16", "10.9.0.1"), to("10.5.0.0/16"), "dev eth0"),
+        case("prefix6", to("fd05::/48", "fd09::1", 1024), to("fd05::/48", "", 1024), "dev eth0"),
+        case("prefix6-router-link", to("fd05::/48", "fe80::1", 9), to("fd05::/48", "", 9), "dev eth0"),
+        case("on-link4", to("10.5.0.0/16", "", 5), to("10.5.0.0/16", "10.9.0.1", 5), "via 10.9.0.9"),
+        case("on-link6", to("fd05::/64", "", 5), to("fd05::/64", "fd09::1", 5), "via fd09::9"),
+        case("host4", to("10.5.0.1/32", "10.9.0.1"), to("10.5.0.1/32", "10.9.0.9"), "dev eth0"),
+        case("host6", to("fd05::1/128", "", 1024), to("fd05::1/128", "fd09::9", 1024), "via fd09::1"),
+        case("in-host4", host(any4, "10.8.0.1"), host(any4, dev="plug2"), "via 10.8.0.7"),
+        case("in-host6", host(any6, "fd08::1", 1024), host(any6, "", 1024, "plug2"), "via fd08::7"),
+    ]
+
+
+def table(
+    family: str, name: str, rules: int, *, digest: str = "0123456789ab", sets: str = "", hooked: bool = True
+) -> NftTable:
+    """A table as Berth marks its own, with some rules and sets."""
+    lines = [f"  {line}" for line in sets.splitlines()]
+    hook = ["    type filter hook forward priority 0; policy accept;"] if hooked else []
+    lines += ["  chain forward {", *hook, *["    counter"] * rules]
+    lines += ["  }", "  chain stamp {", f'    return comment "{digest}"', "  }"]
+    return NftTable(family, name, f"{digest}/{rules + 1}", "\n".join(lines) + "\n")
+
+
+def _tables() -> list[Case]:
+    ours = tables.inet()
+    cases = [
+        Case("table", ours, table("inet", "berth", 2), squatter="nft add table inet berth"),
+        Case("table-upgraded", table("inet", "berth", 2), ours, squatter="nft 'table inet berth { chain stamp { }; }'"),
+    ]
+    for family in ("inet", "bridge", "ip", "ip6"):
+        new, other = table(family, "t1", 1), table(family, "t1", 2, digest="ffffffffffff")
+        there = f"""nft 'table {family} t1 {{ chain stamp {{ return comment ""; }}; chain x {{ counter; }}; }}'"""
+        cases.append(Case(f"table-{family}", new, other, squatter=there))
+    return cases
+
+
+GUARD = table("bridge", "berth", 1, sets="set guard { type ifname . ether_addr . ipv6_addr; }")
+
+
+def _elements() -> list[Case]:
+    family, name = tables.FAMILY, tables.TABLE
+
+    def in_set(where: str, *match: Part) -> Case:
+        element = NftElement(family, name, where, match)
+        text = " . ".join(f'"{value}"' for _, value in match)
+        there = f"nft 'add element {family} {name} {where} {{ {text} }}'"
+        return Case(f"element-{where}", element, needs=(tables.inet(),), squatter=there, refused="kernel")
+
+    br: Part = ("ifname", "brt0123456789ab")
+    cases = [in_set(where, br) for where in ("bridges", "internal", "masquerade4", "masquerade6")]
+    cases.append(in_set("intra", br, br))
+    for version, host, old, new in ((4, "10.8.0.2", "10.9.0.2", "10.9.0.3"), (6, "fd08::2", "fd09::2", "fd09::3")):
+        for proto in ("tcp", "udp", "sctp"):
+            port: tuple[Part, ...] = (("proto", proto), ("port", "8080"))
+            address: Part = (f"ipv{version}", host)
+            for where, match in ((f"port{version}", (address, *port)), (f"anyport{version}", port)):
+                one = NftElement(family, name, where, match, ((f"ipv{version}", old), ("port", "80")))
+                two = NftElement(family, name, where, match, ((f"ipv{version}", new), ("port", "65535")))
+                text = " . ".join(value for _, value in match) + f" : {new} . 1"
+                there = f"nft 'add element {family} {name} {where} {{ {text} }}'"
+                row = Case(f"element-{where}-{proto}", one, two, (tables.inet(),), there, "kernel")
+                cases.append(row)
+    parts: tuple[Part, ...] = (("ifname", "bv0"), ("mac", "02:00:00:00:02:01"), ("ipv6", "fd09::2"))
+    cases.append(Case("element-bridge-family", NftElement("bridge", "berth", "guard", parts), needs=(GUARD,)))
+    return cases
+
+
+LAN = Network("1" * 64, "lan", "flat", "plug", (), 1500, "", bypass=True, bridge_mac="02:00:00:00:01:00", nics=("up0",))
+LAN_TABLE = next(obj for obj in bypass.for_network(LAN) if isinstance(obj, NftTable))
+
+
+def _past_the_bridge() -> list[Case]:
+    family, name = LAN_TABLE.family, LAN_TABLE.name
+    hook = f"chain {family} {name} on-up1 {{ type filter hook ingress device up1 priority 5; }}"
+    cases = [
+        Case(
+            "table-netdev", LAN_TABLE, table(family, name, 2, hooked=False), squatter=f"nft add table {family} {name}"
+        ),
+        Case("hook", NftHook(name, "up1"), needs=(LAN_TABLE,), squatter=f"nft 'add {hook}'", refused="kernel"),
+    ]
+    mac: tuple[Part, ...] = (("mac", "02:00:00:00:02:01"),)
+    for where in ("cables", "solicited"):
+        one, two = (NftElement(family, name, where, mac, (("ifindex", dev),)) for dev in ("up0", "up1"))
+        there = f"nft add element {family} {name} {where} '{{ {mac[0][1]} : plug }}'"
+        cases.append(Case(f"element-{where}", one, two, (LAN_TABLE,), there, "kernel"))
+    return cases
+
+
+def _place(ns: str) -> str:
+    return "sandbox" if ns else "host"
+
+
+CASES = (
+    *_bridges(),
+    *_cables(),
+    *_settings(),
+    *_addresses(),
+    *_routes(),
+    *_tables(),
+    *_elements(),
+    *_past_the_bridge(),
+)

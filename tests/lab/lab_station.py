@@ -1,0 +1,128 @@
+"""What the tests run inside a node or a sandbox, as a program:
+
+    lab_station.py serve PORT              answer TCP and UDP with the address that asked
+    lab_station.py ask tcp|udp HOST PORT   ask such a server; prints what it said, and fails after a second
+    lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
+                                           unsolicited neighbour advertisements
+    lab_station.py crowd NETWORK FIRST N   attach sandboxes crowdFIRST… to a network until it is full, N at most
+    lab_station.py clear                   detach everything and remove every network
+
+It prints "ready" where the test has to wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import selectors
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+
+PATIENCE = 1  # seconds
+
+
+def serve(port: str) -> None:
+    """Answer until killed."""
+    with selectors.DefaultSelector() as selector:
+        for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+            listener = socket.socket(socket.AF_INET6, kind)
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("::", int(port)))
+            if kind == socket.SOCK_STREAM:
+                listener.listen(64)
+            selector.register(listener, selectors.EVENT_READ)
+        print("ready", flush=True)
+        while True:
+            for key, _ in selector.select():
+                assert isinstance(key.fileobj, socket.socket)
+                _answer(key.fileobj)
+
+
+def _answer(listener: socket.socket) -> None:
+    if listener.type == socket.SOCK_DGRAM:
+        _, peer = listener.recvfrom(2048)
+        listener.sendto(_plain(peer[0]), peer)
+        return
+    connection, peer = listener.accept()
+    with connection, suppress(OSError):
+        connection.settimeout(PATIENCE)
+        connection.recv(2048)  # to close with something unread would be a reset
+        connection.sendall(_plain(peer[0]))
+
+
+def _plain(text: str) -> bytes:
+    address = ip_address(text)
+    return str(getattr(address, "ipv4_mapped", None) or address).encode()
+
+
+def ask(proto: str, host: str, port: str) -> None:
+    """Ask once."""
+    kind = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[proto]
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, kind) as asking:
+        asking.settimeout(PATIENCE)
+        asking.connect((host, int(port)))
+        asking.send(b"?")
+        print(asking.recv(2048).decode())
+
+
+def sniff(dev: str) -> None:
+    """Listen until killed."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
+        raw.bind((dev, 3))
+        print("ready", flush=True)
+        while True:
+            if heard := _announcement(raw.recv(2048)):
+                print(*heard, flush=True)
+
+
+def _announcement(frame: bytes) -> tuple[str, str] | None:
+    (kind,) = struct.unpack_from(">H", frame, 12)
+    if kind == 0x0806:  # RFC 826; gratuitous: sender and target address are the same (RFC 5227 section 1.2)
+        sender, own, _, target = struct.unpack_from(">6s4s6s4s", frame, 22)
+        if own == target:
+            return str(ip_address(own)), sender.hex(":")
+    if kind == 0x86DD and frame[20] == 58 and frame[54] == 136:  # RFC 4861 section 4.4
+        solicited, everybody = frame[58] & 0x40, frame[38:54] == ip_address("ff02::1").packed
+        if everybody and not solicited:
+            return str(ip_address(frame[62:78])), frame[80:86].hex(":")
+    return None
+
+
+def crowd(network: str, first: str, count: str) -> None:
+    """Attach many by one process, and print the addresses that they got and what ended it."""
+    from berth import wire
+    from berth.errors import Exhausted
+    from berth.model import AttachRequest
+
+    api, given, end = wire.api(), [], ""
+    for number in range(int(first), int(first) + int(count)):
+        try:
+            ep = api.attach(AttachRequest(network, f"crowd{number}")).value
+        except Exhausted as error:
+            end = str(error)
+            break
+        given += [str(address.ip) for address in ep.addresses]
+    api.close()
+    print(json.dumps({"given": given, "end": end}))
+
+
+def clear() -> None:
+    """Leave no endpoint and no network."""
+    from berth import wire
+
+    api = wire.api()
+    for net in api.networks():
+        for ep in api.endpoints(net.id):
+            api.detach(net.id, ep.id)
+        api.remove_network(net.id)
+    api.close()
+
+
+if __name__ == "__main__":
+    verbs: dict[str, Callable[..., None]]
+    verbs = {"serve": serve, "ask": ask, "sniff": sniff, "crowd": crowd, "clear": clear}
+    verbs[sys.argv[1]](*sys.argv[2:])

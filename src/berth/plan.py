@@ -75,10 +75,10 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
         old = there.get(key)
         if old is None:
             makes.append((new.rank, key, Add(new)))
-        elif old != new:
-            _refuse_foreign(new, old)
+        elif not new.met_by(old):
+            _refuse_foreign(old)
             makes.append((new.rank, key, Change(old, new)))
-    gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not isinstance(obj, Foreign)]
+    gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not _foreign(obj)]
     implied = {held for obj in gone for held in obj.holds}
     dels = [(-obj.rank, obj.key, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
     makes.sort(key=lambda made: made[:2])
@@ -86,10 +86,13 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     return Plan((*(op for _, _, op in makes), *(op for _, _, op in dels)))
 
 
-def _refuse_foreign(new: Obj, old: Obj) -> None:
-    if new.owner is None or (old.owner or "").startswith(MARK):
+def _foreign(obj: Obj) -> bool:
+    """Whether somebody else made it; of what has no room for a mark nobody can say."""
+    return obj.owner is not None and not obj.owner.startswith(MARK)
+
+
+def _refuse_foreign(old: Obj) -> None:
+    if not _foreign(old):
         return
-    raise Taken(
-        f"{old.describe() if isinstance(old, Foreign) else ' '.join(old.key[2:])} is already there and is not Berth's:"
-        " remove or rename it, or choose another name"
-    )
+    what = old.describe() if isinstance(old, Foreign) else f"table {' '.join(old.key[1:])}"
+    raise Taken(f"{what} is already there and is not Berth's: remove or rename it, or choose another name")

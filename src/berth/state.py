@@ -5,7 +5,7 @@ kernel makes by itself (connected routes, link-local addresses) is neither asked
 text here, exactly as `ip` prints them, so that what was asked and what was read compare without a parser.
 
     >>> Addr(ns="", dev="br0", ip="192.168.2.2/24").describe()
-    'ip addr add 192.168.2.2/24 dev br0'
+    'ip addr add 192.168.2.2/24 dev br0 broadcast +'
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ class Noun(msgspec.Struct, frozen=True, tag=True):
     def key(self) -> Key:
         """Identity as the kernel sees it."""
         raise NotImplementedError
+
+    def met_by(self, there: Noun) -> bool:
+        """Whether what is there under the key is as asked."""
+        return self == there
 
     @property
     def owner(self) -> str | None:
@@ -92,10 +96,15 @@ class Bridge(Noun, frozen=True, tag=True):
     def holds(self) -> tuple[Key, ...]:
         return (("dev", HOST, self.name),)
 
+    @property
+    def first_mtu(self) -> int:
+        """What it is born with, to be changed at once: only then it keeps its MTU whatever is plugged in."""
+        return self.mtu - 1
+
     def describe(self) -> str:
         return (
-            f"ip link add {self.name} address {self.mac} mtu {self.mtu} type bridge stp_state 0 forward_delay 0"
-            f" && ip link set {self.name} up alias {self.alias}"
+            f"ip link add {self.name} address {self.mac} mtu {self.first_mtu} type bridge stp_state 0 forward_delay 0"
+            f" && ip link set {self.name} up mtu {self.mtu} alias {self.alias}"
         )
 
     def describe_removal(self) -> str:
@@ -142,6 +151,12 @@ class Veth(Noun, frozen=True, tag=True):
     def holds(self) -> tuple[Key, ...]:
         return (("dev", HOST, self.name), ("dev", self.ns, self.inner))
 
+    def met_by(self, there: Noun) -> bool:
+        if isinstance(there, Veth) and self.ns == HOST != there.ns:
+            # Handed over: whoever it was handed to has moved the inner end into a sandbox, and may rename it there.
+            there = msgspec.structs.replace(there, ns=HOST, inner=self.inner, mac=self.mac)
+        return self == there
+
     @property
     def outer_mac(self) -> str:
         """The outer end's: high, since a bridge whose MAC is not pinned takes the lowest of its ports'."""
@@ -149,7 +164,7 @@ class Veth(Noun, frozen=True, tag=True):
 
     def describe(self) -> str:
         plug = f" master {self.master}" if self.master else ""
-        netns = f" netns {self.ns}" if self.ns else ""
+        netns = f" netns {shlex.quote(self.ns)}" if self.ns else ""
         return (
             f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
             f" peer name {self.inner} address {self.mac} mtu {self.mtu}{netns}"
@@ -228,7 +243,9 @@ class Addr(Noun, frozen=True, tag=True):
         return (("dev", self.ns, self.dev),)
 
     def describe(self) -> str:
-        return f"{at(self.ns)}ip addr add {self.ip} dev {self.dev}" + (" nodad" if ":" in self.ip else "")
+        address, _, length = self.ip.partition("/")
+        extra = " nodad" if ":" in address else " broadcast +" if int(length) < 31 else ""
+        return f"{at(self.ns)}ip addr add {self.ip} dev {self.dev}{extra}"
 
     def describe_removal(self) -> str:
         return f"{at(self.ns)}ip addr del {self.ip} dev {self.dev}"
@@ -258,13 +275,13 @@ class Route(Noun, frozen=True, tag=True):
         return f"{self.dst}{via} dev {self.dev}{metric}"
 
     def describe(self) -> str:
-        return f"{at(self.ns)}ip route add {self._words()}"
+        return f"{at(self.ns)}ip route add {self._words()} proto static"
 
     def describe_removal(self) -> str:
         return f"{at(self.ns)}ip route del {self._words()}"
 
     def describe_change(self, old: Noun) -> str:
-        return f"{at(self.ns)}ip route replace {self._words()}"
+        return f"{at(self.ns)}ip route replace {self._words()} proto static"
 
 
 class NftTable(Noun, frozen=True, tag=True, eq=False):
@@ -338,10 +355,20 @@ class NftElement(Noun, frozen=True, tag=True):
         return match + (" : " + " . ".join(_quoted(part) for part in self.data) if self.data else "")
 
     def describe(self) -> str:
-        return f"nft 'add element {self.family} {self.table} {self.set} {{ {self._element()} }}'"
+        return f"nft '{self._add()}'"
 
     def describe_removal(self) -> str:
-        return f"nft 'delete element {self.family} {self.table} {self.set} {{ {self._element()} }}'"
+        return f"nft '{self._delete()}'"
+
+    def describe_change(self, old: Noun) -> str:
+        assert isinstance(old, NftElement)
+        return f"nft '{old._delete()}; {self._add()}'"
+
+    def _add(self) -> str:
+        return f"add element {self.family} {self.table} {self.set} {{ {self._element()} }}"
+
+    def _delete(self) -> str:
+        return f"delete element {self.family} {self.table} {self.set} {{ {self._element()} }}"
 
 
 class NftHook(Noun, frozen=True, tag=True):
@@ -360,7 +387,8 @@ class NftHook(Noun, frozen=True, tag=True):
 
     @property
     def holders(self) -> tuple[Key, ...]:
-        return (("in-table", self.family, self.table), ("dev", HOST, self.dev))
+        # Not the link: since Linux 6.16 a chain outlives it, waiting for another of that name.
+        return (("in-table", self.family, self.table),)
 
     @property
     def chain(self) -> str:

@@ -128,7 +128,7 @@ def _gateway(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Ad
     """The LAN's router: the host's default route through the bridge, else the one that was given."""
     version = pool.subnet.version
     routes = [r for r in host.routes if r.dst.version == version and not r.dst.prefixlen and r.dev == bridge.name]
-    routers = [r.via for r in sorted(routes, key=lambda r: r.metric) if r.via is not None]
+    routers = [r.via for r in sorted(routes, key=lambda r: r.metric) if r.via and r.via.version == version]
     if pool.gateway is not None:
         if routers and pool.gateway not in routers:
             raise Taken(

@@ -6,6 +6,7 @@ Sources: RFC 3549; Documentation/userspace-api/netlink/intro.rst of the kernel.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -15,6 +16,8 @@ from typing import NamedTuple, TypeAlias
 ROUTE, NETFILTER = 0, 12
 
 REQUEST, ACK, DUMP, REPLACE, EXCL, CREATE, APPEND = 0x1, 0x4, 0x300, 0x100, 0x200, 0x400, 0x800
+_INTERRUPTED = 0x10  # in the flags of a dump's answers: what it lists changed meanwhile
+_TRIES = 10  # of a dump, on a host where links come and go all the time
 NESTED = 0x8000
 _TYPE_MASK = 0x3FFF
 
@@ -179,10 +182,11 @@ class Netlink:
                     refused.append(Refusal(code, words, start + sequence - base))
         return refused
 
-    def transaction(self, begin: Message, requests: Sequence[Message], end: Message) -> None:
-        """Send requests between two marks, all or none of which take effect (nfnetlink's batch).
+    def transaction(self, begin: Message, requests: Sequence[Message], end: Message) -> list[Refusal]:
+        """Send requests between two marks, all or none of which take effect (nfnetlink's batch); what it refused.
 
-        Raises the first `Refusal`.
+        The kernel goes on after a request that it refuses, so that it names all that it can. Raises `OSError` with
+        EMSGSIZE when the requests are more than the socket takes at once.
         """
         base = self._seq + 1
         every = (begin, *requests, end)
@@ -194,17 +198,29 @@ class Netlink:
         datagram = b"".join(parts)
         self.room(len(datagram))
         self._socket.send(datagram)
-        first: Refusal | None = None
+        refused: list[Refusal] = []
+        done = False
+        for kind, flags, sequence, body in self._queued():
+            if kind != _ERROR or sequence < base:
+                continue
+            code, words = _refusal(flags, body)
+            if code:
+                refused.append(Refusal(code, words, max(sequence - base - 1, 0)))
+            done |= sequence == base + len(requests)
+        if not (done or refused):
+            raise OSError(errno.EIO, "the kernel did not answer")
+        return refused
+
+    def _queued(self) -> Iterator[tuple[int, int, int, bytes]]:
+        """The messages that are there: the kernel queues its answers to a transaction before send() returns."""
         while True:
-            # The answers to one batch are queued before send() returns, so what is here is all there is.
-            for kind, flags, sequence, body in messages(self._socket.recv(65536)):
-                if kind != _ERROR or sequence < base:
-                    continue
-                code, words = _refusal(flags, body)
-                if code and first is None:
-                    first = Refusal(code, words, sequence - base - 1)
-                if code or sequence == base + len(requests):
-                    return _finish(first)
+            try:
+                yield from messages(self._socket.recv(65536, socket.MSG_DONTWAIT))
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # more refusals than the buffer holds: those that fit are enough
+                    raise
 
     def ask(self, kind: int, body: bytes) -> bytes:
         """The body of the answer to one request. Raises `Refusal`."""
@@ -219,25 +235,31 @@ class Netlink:
                     raise Refusal(code, words, 0)
                 return data
 
-    def dump(self, kind: int, body: bytes) -> Iterator[bytes]:
+    def dump(self, kind: int, body: bytes) -> list[bytes]:
         """The bodies of all answers to a dump request. Raises `Refusal`."""
+        for _ in range(_TRIES):
+            answers = self._dump(kind, body)
+            if answers is not None:
+                return answers
+        raise Refusal(errno.EINTR, "the list changes faster than it can be read", 0)
+
+    def _dump(self, kind: int, body: bytes) -> list[bytes] | None:
+        """None when the list changed while it was read: entries may be missing or told twice."""
+        whole = True
+        found: list[bytes] = []
         self._seq += 1
         self._socket.send(_HEADER.pack(16 + len(body), kind, REQUEST | DUMP, self._seq, 0) + body)
         while True:
             for answer, flags, sequence, data in messages(self._socket.recv(1 << 18)):
                 if sequence != self._seq:
                     continue
+                whole = whole and not flags & _INTERRUPTED
                 if answer == _DONE:
                     code = -_INT.unpack_from(data)[0] if len(data) >= 4 else 0
                     if code > 0:
                         raise Refusal(code, "", 0)
-                    return
+                    return found if whole else None
                 if answer == _ERROR:
                     code, words = _refusal(flags, data)
                     raise Refusal(code, words, 0)
-                yield data
-
-
-def _finish(first: Refusal | None) -> None:
-    if first is not None:
-        raise first
+                found.append(data)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import http.client
 import json
 import os
@@ -22,6 +23,7 @@ from berth.model import Sandbox
 from berth.state import HOST
 
 _NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
 _NAMES = Path("/run/netns")
 
@@ -41,13 +43,21 @@ def _home(pid: int) -> int:
 
 
 def open_ns(path: str) -> int:
-    """A descriptor of a namespace. Raises `NotFound` when nothing is there."""
+    """A descriptor of a network namespace. Raises `NotFound` (nothing there), `Invalid` (something else), `Denied`."""
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError:
         raise Denied(f"may not open the sandbox {path}: run as root") from None
     except OSError as error:
         raise NotFound(f"no sandbox at {path} ({error.strerror}): see `ip netns list`") from None
+    try:
+        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        kind = 0
+    if kind != _NEWNET:
+        os.close(fd)
+        raise Invalid(f"{path} is not a network namespace: give a name as in `ip netns list`, a path or pid:N")
+    return fd
 
 
 @contextmanager
@@ -76,8 +86,6 @@ def inside(ns: str) -> Iterator[None]:
 def _cannot_enter(ns: str, error: OSError) -> Exception:
     if error.errno == errno.EPERM:
         return Denied(f"may not enter the sandbox {ns}: run as root (CAP_SYS_ADMIN)")
-    if error.errno == errno.EINVAL:
-        return Invalid(f"{ns} is not a network namespace: give a name as in `ip netns list`, a path or pid:N")
     return Refused(f"cannot enter the sandbox {ns}: {error.strerror}")
 
 

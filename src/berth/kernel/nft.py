@@ -8,14 +8,16 @@ Sources: include/uapi/linux/netfilter/nf_tables.h; libnftnl's user data layout f
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from ipaddress import IPv6Address
 
-from berth.errors import Refused, Unsupported
+from berth.errors import Denied, Refused, Taken, Unsupported
 from berth.kernel.netlink import (
     APPEND,
     CREATE,
@@ -66,7 +68,6 @@ _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 
 #: The chain that nothing jumps to; its rule's comment tells which text a table was made from.
 _STAMP = "stamp"
-_PER_MESSAGE = 500  # an attribute's length has 16 bits
 
 
 def _generation(family: int, resource: int = 0) -> bytes:
@@ -127,7 +128,7 @@ def _decode(kind: str, raw: bytes) -> str:
         case "ipv4":
             return socket.inet_ntop(socket.AF_INET, raw)
         case "ipv6":
-            return socket.inet_ntop(socket.AF_INET6, raw)
+            return str(IPv6Address(raw))  # as the elements are written that it is compared with
         case "mac":
             return raw.hex(":")
         case "proto":
@@ -139,20 +140,14 @@ def _decode(kind: str, raw: bytes) -> str:
     return string(raw)
 
 
-def _element(element: NftElement) -> bytes:
-    body = nest(_ELEM_KEY, attr(_DATA_VALUE, encode_parts(element.match)))
-    if element.data:
-        body += nest(_ELEM_DATA, attr(_DATA_VALUE, encode_parts(element.data)))
-    return nest(_LIST_ELEM, body)
+def _element_message(kind: int, flags: int, element: NftElement, body: bytes) -> Message:
+    # One message an element: the kernel's refusal names a message.
+    head = _generation(_FAMILIES[element.family]) + text_attr(_TABLE, element.table) + text_attr(_SET, element.set)
+    return Message(_type(kind), flags, head + nest(_ELEMENTS, nest(_LIST_ELEM, body)))
 
 
-def _element_messages(kind: int, flags: int, elements: Iterable[NftElement]) -> Iterator[Message]:
-    ordered = sorted(elements, key=lambda e: (e.family, e.table, e.set))
-    for (family, table, name), group in groupby(ordered, key=lambda e: (e.family, e.table, e.set)):
-        head = _generation(_FAMILIES[family]) + text_attr(_TABLE, table) + text_attr(_SET, name)
-        packed = [_element(element) for element in group]
-        for start in range(0, len(packed), _PER_MESSAGE):
-            yield Message(_type(kind), flags, head + nest(_ELEMENTS, b"".join(packed[start : start + _PER_MESSAGE])))
+def _element_key(element: NftElement) -> bytes:
+    return nest(_ELEM_KEY, attr(_DATA_VALUE, encode_parts(element.match)))
 
 
 def _be32(kind: int, value: int) -> bytes:
@@ -182,53 +177,95 @@ def _unhook_messages(hook: NftHook) -> Iterator[Message]:
     yield Message(_type(_DELCHAIN), 0, head + text_attr(_CHAIN_NAME, hook.chain))
 
 
-def send_entries(add: Sequence[NftElement | NftHook], delete: Sequence[NftElement | NftHook]) -> None:
-    """Delete and add elements and hooks in one transaction. Raises `Refusal`."""
-    _transaction(
-        [
-            *_element_messages(_DELSETELEM, 0, [e for e in delete if isinstance(e, NftElement)]),
-            *(message for hook in delete if isinstance(hook, NftHook) for message in _unhook_messages(hook)),
-            *_element_messages(_NEWSETELEM, CREATE | EXCL, [e for e in add if isinstance(e, NftElement)]),
-            *(message for hook in add if isinstance(hook, NftHook) for message in _hook_messages(hook)),
-        ]
-    )
+def add_entry(entry: NftElement | NftHook) -> Iterator[Message]:
+    """Add an element or a hook. Raises `NotFound` for a link that its value names."""
+    if isinstance(entry, NftHook):
+        yield from _hook_messages(entry)
+        return
+    data = nest(_ELEM_DATA, attr(_DATA_VALUE, encode_parts(entry.data))) if entry.data else b""
+    yield _element_message(_NEWSETELEM, CREATE | EXCL, entry, _element_key(entry) + data)
+
+
+def delete_entry(entry: NftElement | NftHook) -> Iterator[Message]:
+    """Delete an element or a hook."""
+    if isinstance(entry, NftHook):
+        yield from _unhook_messages(entry)
+        return
+    # By its key alone: the link that its value names may be gone.
+    yield _element_message(_DELSETELEM, 0, entry, _element_key(entry))
 
 
 def delete_table(family: str, name: str) -> None:
     """Delete a table and all in it; none there is no error. Raises `Refusal`."""
     body = _generation(_FAMILIES[family]) + text_attr(_TABLE, name)
-    try:
-        _transaction([Message(_type(_DELTABLE), 0, body)])
-    except Refusal as refusal:
-        if refusal.errno != 2:
-            raise
+    for refusal in transaction([Message(_type(_DELTABLE), 0, body)]):
+        if refusal.errno != errno.ENOENT:
+            raise refusal
 
 
-def _transaction(requests: Sequence[Message]) -> None:
+def transaction(requests: Sequence[Message]) -> list[Refusal]:
+    """Send requests, all or none of which take effect; what was refused.
+
+    More than the socket takes at once (net.core.wmem_max) are sent as two transactions, and so on.
+    """
     if not requests:
-        return
+        return []
     mark = _generation(0, _SUBSYSTEM)
     with Netlink(NETFILTER) as nl:
-        nl.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+        try:
+            return nl.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+        except OSError as error:
+            if error.errno != errno.EMSGSIZE or len(requests) == 1:
+                raise
+    half = len(requests) // 2
+    if refused := transaction(requests[:half]):
+        return refused
+    return [Refusal(r.errno or 0, r.reason, r.index + half) for r in transaction(requests[half:])]
 
 
 def write_table(table: NftTable, *, replace: bool) -> None:
     """Make a table, or with `replace` give it new rules and keep its sets' elements.
 
     nft(8) dies with us (setpriv), so that no change arrives after a recovery has already read the kernel.
-    Raises `Unsupported` when nft is missing, `Refused` with nft's first line of complaint.
+    Raises `Unsupported` when nft is missing, `Denied`, or `Refused` with nft's first line of complaint.
     """
-    head = f"add table {table.family} {table.name}\nflush table {table.family} {table.name}\n" if replace else ""
+    script = _replacement(table) if replace else f"create table {table.family} {table.name}\n{table.script()}"
     argv = ["setpriv", "--pdeathsig", "KILL", "nft", "-f", "-"]
     try:
-        done = subprocess.run(argv, input=head + table.script(), text=True, capture_output=True, check=False)
+        done = subprocess.run(argv, input=script, text=True, capture_output=True, check=False)
     except FileNotFoundError:
         raise Unsupported("setpriv is missing: install util-linux") from None
     if done.returncode == 127:
         raise Unsupported("nft is missing: install nftables (`apt-get install nftables`)")
     if done.returncode:
         complaint = (done.stderr.strip().splitlines() or ["no reason given"])[0]
+        if os.strerror(errno.EPERM) in complaint:
+            raise Denied(f"may not make table {table.family} {table.name}: run as root (CAP_NET_ADMIN)")
+        if os.strerror(errno.EEXIST) in complaint and not replace:
+            raise Taken(
+                f"table {table.family} {table.name} is already there: see `nft list table …`, or `berth reconcile`"
+            )
         raise Refused(f"nft refused table {table.family} {table.name}: {complaint}")
+
+
+def _replacement(table: NftTable) -> str:
+    """The table in place of the one there, whose sets and hooks stay.
+
+    Its chains go: one that is hooked elsewhere cannot be changed into another.
+    """
+    where = f"{table.family} {table.name}"
+    with Netlink(NETFILTER) as nl:
+        chains = sorted(_chains(nl, table.family, table.name))
+    ours = [f"delete chain {where} {chain}" for chain in chains if not chain.startswith(NftHook.prefix)]
+    hooks = [f"add rule {where} {c} jump {NftHook.target}" for c in chains if c.startswith(NftHook.prefix)]
+    return "\n".join([f"add table {where}", f"flush table {where}", *ours, table.script(), *hooks, ""])
+
+
+def _chains(nl: Netlink, family: str, table: str) -> Iterator[str]:
+    for data in nl.dump(_type(_GETCHAIN), _generation(_FAMILIES[family])):
+        fields = attrs(data, 4)
+        if data and data[0] == _FAMILIES[family] and string(fields.get(_TABLE, b"")) == table:
+            yield string(fields.get(_CHAIN_NAME, b""))
 
 
 # --- reading --------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
             entries: list[Obj] = [table, *nft.read_elements(nl, family, name)]
             if family == NftHook.family:
                 entries += nft.read_hooks(nl, name)
-            every = scope.marked and _marked(family, name)
+            every = scope.marked and _marked(family, name) and table.owner
             yield from (entry for entry in entries if every or entry.key in wanted)
 
 

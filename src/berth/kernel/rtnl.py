@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from ipaddress import IPv4Interface, IPv6Interface, ip_interface, ip_network
+from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
 from berth.errors import NotFound
 from berth.kernel.netlink import CREATE, EXCL, REPLACE, Message, Netlink, Refusal, attr, attrs, nest, number, string
@@ -36,7 +36,7 @@ _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NODAD = 0x02
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 9, 15
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH, _RTA_TABLE, _RTA_VIA = 1, 4, 5, 6, 9, 15, 18
 _NETNSA_NSID, _NETNSA_FD = 1, 3
 
 _PROTO_KERNEL, _PROTO_STATIC, _PROTO_RA = 2, 4, 9
@@ -69,6 +69,15 @@ def index(name: str) -> int:
         raise NotFound(f"no link {name}: see `ip link`") from None
 
 
+def exists(name: str) -> bool:
+    """Whether the namespace the thread is in has a link of that name."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
+
+
 def name_of(number_of: int) -> str:
     """The reverse of `index`; "" where there is no such link."""
     try:
@@ -97,15 +106,19 @@ def set_mac(name: str, mac: str) -> Message:
 
 
 def add_bridge(bridge: Bridge) -> list[Message]:
-    """Make a bridge. The alias is not taken at creation, so it is a second message."""
+    """Make a bridge. The alias is not taken at creation, so it is a second message.
+
+    A bridge follows the smallest MTU of its ports unless its own was changed once: the second message does that.
+    """
     body = (
         _ifinfo(0, _UP, _UP)
         + text_attr(_IFLA_IFNAME, bridge.name)
         + attr(_IFLA_ADDRESS, mac_bytes(bridge.mac))
-        + u32_attr(_IFLA_MTU, bridge.mtu)
+        + u32_attr(_IFLA_MTU, bridge.first_mtu)
         + _bridge_data(u32_attr(_BR_FORWARD_DELAY, 0) + u32_attr(_BR_STP_STATE, 0))
     )
-    return [Message(NEWLINK, CREATE | EXCL, body), _alias(bridge.name, bridge.alias)]
+    second = attr(_IFLA_IFALIAS, bridge.alias.encode()) + u32_attr(_IFLA_MTU, bridge.mtu)
+    return [Message(NEWLINK, CREATE | EXCL, body), set_link(bridge.name, attributes=second)]
 
 
 def _bridge_data(data: bytes) -> bytes:
@@ -318,7 +331,7 @@ def addresses(nl: Netlink) -> Iterator[tuple[int, IPv4Interface | IPv6Interface]
         _, length, _, _, idx = _IFADDR.unpack_from(data)
         found = attrs(data, _IFADDR.size)
         packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
-        if packed is not None and len(packed) in (4, 16):
+        if packed is not None and len(packed) in (4, 16) and length <= 8 * len(packed):
             yield idx, ip_interface((packed, length))
 
 
@@ -364,14 +377,15 @@ def _decode_route(data: bytes) -> RouteEntry | None:
     found = attrs(data, _RTMSG.size)
     if number(found.get(_RTA_TABLE, b""), table) != MAIN_TABLE or kind != _UNICAST:
         return None
-    size = 16 if family == socket.AF_INET6 else 4
+    size = {socket.AF_INET: 4, socket.AF_INET6: 16}.get(family, 0)
     dst = found.get(_RTA_DST, bytes(size))
-    via = found.get(_RTA_GATEWAY, b"")
-    if len(dst) != size or len(via) not in (0, size) or length > 8 * size:
+    # RTA_VIA is a router of the other family (RFC 8950), behind two octets that tell which.
+    via = found.get(_RTA_GATEWAY) or found.get(_RTA_VIA, b"")[2:]
+    if not size or len(dst) != size or len(via) not in (0, 4, 16) or length > 8 * size:
         return None
     return RouteEntry(
         dst=str(ip_network((dst, length), strict=False)),
-        via=socket.inet_ntop(family, via) if via else "",
+        via=str(ip_address(via)) if via else "",
         index=0 if _RTA_MULTIPATH in found else number(found.get(_RTA_OIF, b"")),
         metric=number(found.get(_RTA_PRIORITY, b"")),
         protocol=protocol,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
-from berth.errors import BerthError, Denied, Exhausted, NotFound, Refused, Taken, Unsupported
+from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
 from berth.kernel import nft, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
@@ -26,14 +26,15 @@ def send(plan: Plan) -> None:
     """Carry out a plan. Raises the first refusal as a `BerthError` that names the operation."""
     for (lane, ns), group in groupby(plan.ops, key=_lane):
         ops = list(group)
-        if lane == "links":
-            _send_links(ns, ops)
-        elif lane == "sysctl":
-            _send_sysctls(ns, ops)
-        elif lane == "entries":
-            _send_entries(ops)
-        else:
-            _send_table(ops)
+        match lane:
+            case "sysctl":
+                _send_sysctls(ns, ops)
+            case "entries":
+                _send_entries(ops)
+            case "table":
+                _send_table(ops)
+            case _:
+                _send_links(ns, ops)
 
 
 def subject(op: Op) -> Noun:
@@ -43,10 +44,12 @@ def subject(op: Op) -> Noun:
 
 def _lane(op: Op) -> tuple[str, str]:
     match subject(op):
-        case Bridge() | Veth():
-            return "links", HOST
+        case Bridge():
+            return "bridges", HOST  # before the cables, which are plugged into a bridge by its number
+        case Veth():
+            return "cables", HOST
         case LinkUp(ns=ns) | Addr(ns=ns) | Route(ns=ns):
-            return "links", ns
+            return "inside", ns
         case Sysctl(ns=ns):
             return "sysctl", ns
         case NftElement() | NftHook():
@@ -67,6 +70,9 @@ def _send_links(ns: str, ops: Sequence[Op]) -> None:
             requests = [(op, message) for op in ops for message in _encode(op, fds)]
             if requests:
                 _batch(nl, requests)
+    except NotFound:
+        if not all(isinstance(op, Del) for op in ops):
+            raise  # a sandbox that is gone took along what was to be deleted
     finally:
         for fd in fds:
             os.close(fd)
@@ -86,9 +92,25 @@ def _batch(nl: Netlink, requests: Sequence[tuple[Op, Message]]) -> None:
 
 def _encode(op: Op, fds: list[int]) -> Iterator[Message]:
     if isinstance(subject(op), Bridge | Veth):
+        if isinstance(op, Add):
+            _refuse_taken(op)
         yield from _encode_link(op, fds)
-    else:
+        return
+    try:
         yield _encode_ip(op)
+    except NotFound:
+        if not isinstance(op, Del):
+            raise  # a link that is gone took along what was to be deleted
+
+
+def _refuse_taken(op: Add) -> None:
+    """Refuse a link's name that is taken before anything is sent.
+
+    The kernel would refuse to make the link as well, but would go on in the batch and give Berth's mark to the link
+    that has the name.
+    """
+    if rtnl.exists(op.new.key[2]):
+        raise explain(OSError(errno.EEXIST, os.strerror(errno.EEXIST)), op)
 
 
 def _encode_link(op: Op, fds: list[int]) -> Iterator[Message]:
@@ -155,7 +177,7 @@ def _retire_inner(op: Op, veth: Veth) -> None:
             if link is not None and link.kind == "veth" and link.mac == veth.mac:
                 spare = veth.name if veth.ns else f"{veth.name}r"
                 _batch(nl, [(op, message) for message in rtnl.retire_inner(veth.inner, spare)])
-    except NotFound:
+    except (NotFound, Invalid):
         pass  # the sandbox is gone, and its end of the cable with it
 
 
@@ -178,12 +200,24 @@ def _send_sysctls(ns: str, ops: Sequence[Op]) -> None:
 
 
 def _send_entries(ops: Sequence[Op]) -> None:
-    add = [op.new for op in ops if isinstance(op, Add | Change) and isinstance(op.new, NftElement | NftHook)]
-    delete = [op.old for op in ops if isinstance(op, Del | Change) and isinstance(op.old, NftElement | NftHook)]
-    try:
-        nft.send_entries(add, delete)
-    except Refusal as refusal:
-        raise explain(refusal, ops[0]) from None
+    """One transaction; what was to be deleted and is gone already is left out of it."""
+    requests = [*_encode_entries(ops, delete=True), *_encode_entries(ops, delete=False)]
+    while refused := nft.transaction([message for _, message in requests]):
+        for refusal in refused:
+            op = requests[refusal.index][0]
+            if not (isinstance(op, Del) and refusal.errno == errno.ENOENT):
+                raise explain(refusal, op)
+        gone = {id(requests[refusal.index][0]) for refusal in refused}
+        requests = [request for request in requests if id(request[0]) not in gone]
+
+
+def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Message]]:
+    for op in ops:
+        match op:
+            case Del(old=entry) | Change(old=entry) if delete and isinstance(entry, NftElement | NftHook):
+                yield from ((op, message) for message in nft.delete_entry(entry))
+            case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook):
+                yield from ((op, message) for message in nft.add_entry(entry))
 
 
 def _send_table(ops: Sequence[Op]) -> None:
@@ -212,7 +246,7 @@ def explain(error: OSError, op: Op) -> BerthError:
     what = str(op)[2:].split("\n", 1)[0]
     obj = subject(op)
     code = error.errno
-    if code in (errno.EPERM, errno.EACCES):
+    if code in (errno.EPERM, errno.EACCES) and not getattr(error, "reason", ""):  # it has words for other causes
         return Denied(f"not allowed: `{what}`: run as root (CAP_NET_ADMIN)")
     if code == errno.EXFULL and isinstance(obj, Veth):
         return Exhausted(
@@ -221,6 +255,8 @@ def explain(error: OSError, op: Op) -> BerthError:
         )
     if code == errno.EEXIST:
         return Taken(f"already there: `{what}`: remove it or choose another")
+    if code == errno.ENODEV:
+        return NotFound(f"no such link for `{what}`: see `ip link`")
     if code == errno.EOPNOTSUPP:
         return Unsupported(f"this kernel cannot do `{what}` ({error.strerror})")
     return Refused(f"the kernel refused `{what}`: {error.strerror}")

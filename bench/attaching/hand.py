@@ -29,11 +29,6 @@ _LINK = struct.Struct("=BxHiII")
 _U32 = struct.Struct("=I")
 
 RETIRED = 77  # the link group of cables out of service
-_SETTINGS = (
-    ("/proc/sys/net/ipv4/conf/{}/arp_notify", b"1"),
-    ("/proc/sys/net/ipv4/conf/{}/promote_secondaries", b"1"),
-    ("/proc/sys/net/ipv6/conf/{}/disable_ipv6", b"1"),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +41,7 @@ class Cable:
     address: IPv4Interface
     gateway: bytes = b""  # b"": no default route
     port: int = 0  # published on the host, to the endpoint's port 80; 0: none
+    announced: bool = False  # the LAN is told who has the address now
     inner: int = 1000  # index of the inner end: honoured because the outer end's is given too
 
     @property
@@ -120,7 +116,7 @@ def _pair(cable: Cable, master: int, mtu: int, ns_fd: int) -> list[bytes]:
 
 
 def _contents(cable: Cable) -> list[bytes]:
-    """The sandbox's part: loopback and link up, address with broadcast, default route, and the announcement."""
+    """The sandbox's part: loopback and link up, address with broadcast, default route; on a LAN the announcement."""
     ip, length = cable.address.ip.packed, cable.address.network.prefixlen
     broadcast = cable.address.network.broadcast_address.packed
     address = struct.pack("=BBBBI", 2, length, 0, 0, cable.inner) + _attr(2, ip) + _attr(1, ip) + _attr(4, broadcast)
@@ -132,7 +128,19 @@ def _contents(cable: Cable) -> list[bytes]:
     if cable.gateway:
         route = struct.pack("=BBBBBBBBI", 2, 0, 0, 0, 254, 4, 0, 1, 0) + _attr(5, cable.gateway) + _u32(4, cable.inner)
         requests.append(_message(_NEWROUTE, _CREATE | _EXCL, route))
-    return [*requests, _link(cable.inner, attributes=_attr(1, cable.mac))]
+    if cable.announced:
+        requests.append(_link(cable.inner, attributes=_attr(1, cable.mac)))
+    return requests
+
+
+def _settings(cable: Cable) -> None:
+    files = ["ipv6/conf/{}/disable_ipv6", *(["ipv4/conf/{}/arp_notify"] if cable.announced else [])]
+    net = os.open("/proc/sys/net", os.O_PATH | os.O_CLOEXEC)
+    for file in files:
+        setting = os.open(file.format(cable.ifname), os.O_WRONLY, dir_fd=net)
+        os.write(setting, b"1")
+        os.close(setting)
+    os.close(net)
 
 
 def _port_batch(cable: Cable, kind: int, flags: int) -> list[bytes]:
@@ -165,10 +173,7 @@ class HandBatch:
             _exchange(self._route, _pair(cable, self._master, self._mtu, fd))
             setns(fd)
             try:
-                for path, value in _SETTINGS:
-                    setting = os.open(path.format(cable.ifname), os.O_WRONLY)
-                    os.write(setting, value)
-                    os.close(setting)
+                _settings(cable)
                 with _socket(_ROUTE) as nl:
                     _exchange(nl, _contents(cable))
             finally:

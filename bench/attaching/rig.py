@@ -60,10 +60,10 @@ class Rig:
         with spaces.inside(bare, self._home):
             self._other_engine, bridge = _network(driver, state / "hand")
         self._hand = HandBatch(bare, self._home, bridge)
-        self._cables = self._new_cables()
         self._dice = random.Random(size)
         self._watch = Stopwatch()
         self._suffix = "-flat" if driver == "flat" else ""
+        self._cables = self._new_cables()
         self._ways: dict[str, Way] = {f"berth{self._suffix}": self._berth(), f"hand{self._suffix}": self._by_hand()}
         self._cni: CniHost | None = None
         if driver == "bridge":
@@ -88,7 +88,8 @@ class Rig:
 
     def _new_cables(self) -> Iterator[Cable]:
         for number in count(3):
-            yield Cable(10_000 + number, "", "eth0", IPv4Interface((_SUBNET[number], 16)), _SUBNET[1].packed)
+            address = IPv4Interface((_SUBNET[number], 16))
+            yield Cable(10_000 + number, "", "eth0", address, _SUBNET[1].packed, announced=self._suffix == "-flat")
 
     def _cable(self, sandbox: str) -> Cable:
         return replace(next(self._cables), sandbox=f"{spaces.NAMES}/{sandbox}")

@@ -6,6 +6,7 @@ again. Everything here is a value: frozen, comparable, without behaviour that to
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
@@ -88,6 +89,24 @@ class Network:
     def pool_of(self, address: Address) -> Pool | None:
         """The pool whose subnet holds the address."""
         return next((p for p in self.pools if p.subnet.version == address.version and address in p.subnet), None)
+
+    def mac_for(self, name: str, addresses: tuple[Interface, ...]) -> str:
+        """The MAC of an endpoint that was not given one, locally administered (IEEE 802 c, U/L bit).
+
+        On a LAN it is always the same for a name: switches and the DHCP server know it. Behind NAT it goes with the
+        address, so that no neighbour is ever left with an address's old MAC.
+        """
+        holder = str(addresses[0].ip) if self.driver == "bridge" and addresses else name
+        digest = hashlib.sha256(f"{self.id} {holder}".encode()).digest()
+        return bytes([0x02, *digest[:5]]).hex(":")
+
+    def announces(self, ep: Endpoint) -> bool:
+        """Whether neighbours may know one of an endpoint's addresses under another MAC, and have to be told.
+
+        Telling them costs a broadcast that the kernel hands to every port of the bridge: 4.6 ms for 1,000.
+        """
+        mac_goes_with_address = self.driver == "bridge" and len(ep.addresses) == 1
+        return not (mac_goes_with_address and ep.mac == self.mac_for(ep.name, ep.addresses))
 
 
 @dataclass(frozen=True, slots=True)

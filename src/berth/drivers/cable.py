@@ -16,7 +16,7 @@ def cable(net: Network, ep: Endpoint) -> State:
     veth = Veth(ep.link, net.bridge, net.mtu, MARK + ep.id, ns, ep.ifname, ep.mac)
     if not full:
         return frozenset({veth})
-    objects: set[Obj] = {veth, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(ns, ep)}
+    objects: set[Obj] = {veth, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
     objects |= {Addr(ns, ep.ifname, str(address)) for address in ep.addresses}
     for version in ep.default_route:
         gateway = next(p.gateway for p in net.pools if p.subnet.version == version and p.gateway is not None)
@@ -24,20 +24,17 @@ def cable(net: Network, ep: Endpoint) -> State:
     return frozenset(objects)
 
 
-def _settings(ns: str, ep: Endpoint) -> set[Sysctl]:
-    dev = ep.ifname.replace(".", "/")
-    settings = {
-        # Without this, removing an address makes the kernel drop its neighbours in the same subnet too.
-        Sysctl(ns, f"net.ipv4.conf.{dev}.promote_secondaries", "1"),
-        Sysctl(ns, f"net.ipv4.conf.{dev}.arp_notify", "1"),  # see Kernel.announce
-    }
-    if any(address.version == 6 for address in ep.addresses):
+def _settings(net: Network, ep: Endpoint) -> set[Sysctl]:
+    versions = {address.version for address in ep.addresses}
+    settings = {"ipv6.disable_ipv6": "0" if 6 in versions else "1"}
+    if 6 in versions:
         # The addresses and the router are given: nothing a stranger advertises may change them.
-        settings |= {
-            Sysctl(ns, f"net.ipv6.conf.{dev}.disable_ipv6", "0"),
-            Sysctl(ns, f"net.ipv6.conf.{dev}.accept_ra", "0"),
-            Sysctl(ns, f"net.ipv6.conf.{dev}.ndisc_notify", "1"),
-        }
-    else:
-        settings.add(Sysctl(ns, f"net.ipv6.conf.{dev}.disable_ipv6", "1"))
-    return settings
+        settings["ipv6.accept_ra"] = "0"
+    if net.announces(ep):  # see Kernel.announce
+        notify = {4: "ipv4.arp_notify", 6: "ipv6.ndisc_notify"}
+        settings |= {notify[version]: "1" for version in versions}
+    dev = ep.ifname.replace(".", "/")
+    return {
+        Sysctl(ep.sandbox.path, f"net.{family}.conf.{dev}.{name}", value)
+        for family, name, value in ((*key.split("."), value) for key, value in settings.items())
+    }

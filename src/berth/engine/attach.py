@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
@@ -26,19 +25,30 @@ class _DryRun(Exception):
     """Leaves a transaction without keeping anything of it."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """What is known of a sandbox before it is changed."""
+
+    sandbox: Sandbox
+    ifname: str  # of the new endpoint
+    others: Sequence[Endpoint]  # that the sandbox has
+    there: State
+
+
 def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
     """Give a sandbox an address and a cable on a network, or do nothing at all."""
     with parts.changing():
         sandbox = parts.kernel.sandbox(request.sandbox)
         with parts.store.read() as tx:
             net = find(tx, request.network)
-            ifname = request.ifname or _free_ifname(net.ifname_prefix, tx.endpoints(sandbox=sandbox))
-        there = parts.kernel.read(_sandbox_scope(sandbox, ifname))
+            others = tx.endpoints(sandbox=sandbox)
+        ifname = request.ifname or _free_ifname(net.ifname_prefix, others)
+        place = _Place(sandbox, ifname, others, parts.kernel.read(_sandbox_scope(sandbox, ifname)))
         try:
             with parts.store.write() as tx:
-                ep, warnings = _decide(parts, tx, net, request, sandbox, ifname, there)
+                ep, warnings = _decide(parts, tx, net, request, place)
                 want = parts.want_endpoint(net, ep)
-                before = frozenset(obj for obj in there if obj.key[0] == "up")
+                before = frozenset(obj for obj in place.there if obj.key[0] == "up")
                 plan = diff(want, before)
                 intent = Intent(ep.id, "attach", before, want)
                 if dry_run:
@@ -48,7 +58,7 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
         except _DryRun:
             return Outcome(ep, plan, warnings)
         parts.carry_out(intent, plan)
-        if ep.ifname and ep.placement is Placement.FULL:
+        if ep.ifname and ep.placement is Placement.FULL and net.announces(ep):
             parts.kernel.announce(sandbox.path, ep.ifname, ep.mac)
         return Outcome(ep, plan, warnings)
 
@@ -61,10 +71,11 @@ def _sandbox_scope(sandbox: Sandbox, ifname: str) -> Scope:
 
 
 def _decide(
-    parts: Parts, tx: Tx, net: Network, request: AttachRequest, sandbox: Sandbox, ifname: str, there: State
+    parts: Parts, tx: Tx, net: Network, request: AttachRequest, place: _Place
 ) -> tuple[Endpoint, tuple[str, ...]]:
     """Fill every hole of the request, or refuse it."""
-    for other in tx.endpoints(sandbox=sandbox):
+    ifname = place.ifname
+    for other in place.others:
         if other.network == net.id and request.ifname is None:
             raise Taken(
                 f"{request.sandbox} is attached to network {net.name} already, as {other.ifname or other.name}:"
@@ -72,7 +83,7 @@ def _decide(
             )
         if other.ifname == ifname and net.bridge:
             raise Taken(f"{request.sandbox} has a Berth interface {ifname} already: choose another --ifname")
-    if any(isinstance(obj, LinkUp) and obj.dev == ifname for obj in there) and net.bridge:
+    if any(isinstance(obj, LinkUp) and obj.dev == ifname for obj in place.there) and net.bridge:
         raise Taken(f"{request.sandbox} has an interface {ifname} already, not of Berth's: choose another --ifname")
     if request.ports and net.driver != "bridge":
         raise Invalid(
@@ -84,29 +95,24 @@ def _decide(
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     _refuse_taken_ports(tx, request)
     identity = parts.identity()
+    addresses = tuple(_addresses(tx, net, request))
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
         Endpoint(
             id=identity,
             network=net.id,
             name=name,
-            sandbox=sandbox,
+            sandbox=place.sandbox,
             link=f"bv{identity[:12]}",
             ifname=ifname if net.bridge else "",
-            mac=request.mac or stable_mac(net, name),
-            addresses=tuple(_addresses(tx, net, request)),
-            default_route=_default_route(tx, net, sandbox, there, warnings),
+            mac=request.mac or net.mac_for(name, addresses),
+            addresses=addresses,
+            default_route=_default_route(net, place, warnings),
             ports=request.ports,
             placement=request.placement,
         ),
         tuple(warnings),
     )
-
-
-def stable_mac(net: Network, name: str) -> str:
-    """A locally administered MAC that an endpoint of this name always has on this network (IEEE 802 c, U/L bit)."""
-    digest = hashlib.sha256(f"{net.id} {name}".encode()).digest()
-    return bytes([0x02, *digest[:5]]).hex(":")
 
 
 def _free_ifname(prefix: str, endpoints: Sequence[Endpoint]) -> str:
@@ -157,13 +163,13 @@ def _take(tx: Tx, net: Network, pools: Sequence[Pool], wanted: Address | None) -
     raise Exhausted(f"network {net.name} has no pool to take an address from")
 
 
-def _default_route(tx: Tx, net: Network, sandbox: Sandbox, there: State, warnings: list[str]) -> tuple[int, ...]:
+def _default_route(net: Network, place: _Place, warnings: list[str]) -> tuple[int, ...]:
     """The IP versions for which the sandbox has no way out yet and this network offers one."""
     if net.internal:
         return ()
     offered = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
-    ours = {version for ep in tx.endpoints(sandbox=sandbox) for version in ep.default_route}
-    for obj in there:
+    ours = {version for ep in place.others for version in ep.default_route}
+    for obj in place.there:
         if isinstance(obj, Route):
             version = 6 if ":" in obj.dst else 4
             if version in offered - ours:

@@ -10,7 +10,9 @@ import errno
 import os
 import socket
 import struct
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 ROUTE, NETFILTER = 0, 12
@@ -36,6 +38,8 @@ _U32 = struct.Struct("=I")
 _IN_FLIGHT = 64
 
 Attrs: TypeAlias = dict[int, bytes]
+
+_kept = threading.local()
 
 
 class Message(NamedTuple):
@@ -148,6 +152,19 @@ class Netlink:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @classmethod
+    @contextmanager
+    def kept(cls, protocol: int) -> Iterator[Netlink]:
+        """A socket that stays open for the next who asks in the same thread and namespace.
+
+        Closing a socket of nfnetlink waits 15 ms when something was deleted a moment ago, whoever did it.
+        """
+        # The socket keeps its namespace alive, so no other one can get the number.
+        where = (os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino, protocol)
+        if getattr(_kept, "where", None) != where:
+            _kept.netlink, _kept.where = cls(protocol), where
+        yield _kept.netlink
 
     def room(self, size: int) -> None:
         """Let one datagram be this many bytes."""

@@ -25,7 +25,7 @@ from berth.state import HOST
 _NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # linux/nsfs.h
 _SO_NETNS_COOKIE = 71  # asm-generic/socket.h, since Linux 5.14
-_NAMES = Path("/run/netns")
+_NAMES = "/run/netns"
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -121,7 +121,7 @@ def resolve(text: str) -> str:
         if not rest.isdecimal():
             raise Invalid(f"pid:{rest} is not a process id: write pid:N with a number")
         path = f"/proc/{rest}/ns/net"
-        if not Path(f"/proc/{rest}").exists():
+        if not os.path.exists(path):
             raise NotFound(f"no process {rest}: is the container still running?")
         return path
     if kind == "docker" and rest:
@@ -132,9 +132,10 @@ def resolve(text: str) -> str:
         return text
     if not text or text in (".", ".."):
         raise Invalid(f"{text!r} is not a sandbox: give a name as in `ip netns list`, a path, pid:N or docker:NAME")
-    if not (_NAMES / text).exists():
+    path = f"{_NAMES}/{text}"
+    if not os.path.exists(path):
         raise NotFound(f"no sandbox named {text}: make it with `ip netns add {text}`, or give a path or pid:N")
-    return str(_NAMES / text)
+    return path
 
 
 class _UnixConnection(http.client.HTTPConnection):

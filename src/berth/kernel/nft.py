@@ -211,7 +211,7 @@ def transaction(requests: Sequence[Message]) -> list[Refusal]:
     if not requests:
         return []
     mark = _generation(0, _SUBSYSTEM)
-    with Netlink(NETFILTER) as nl:
+    with Netlink.kept(NETFILTER) as nl:
         try:
             return nl.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
         except OSError as error:
@@ -254,7 +254,7 @@ def _replacement(table: NftTable) -> str:
     Its chains go: one that is hooked elsewhere cannot be changed into another.
     """
     where = f"{table.family} {table.name}"
-    with Netlink(NETFILTER) as nl:
+    with Netlink.kept(NETFILTER) as nl:
         chains = sorted(_chains(nl, table.family, table.name))
     ours = [f"delete chain {where} {chain}" for chain in chains if not chain.startswith(NftHook.prefix)]
     hooks = [f"add rule {where} {c} jump {NftHook.target}" for c in chains if c.startswith(NftHook.prefix)]
@@ -312,7 +312,7 @@ class BaseChain:
 def base_chains(nl: Netlink | None = None) -> list[BaseChain]:
     """All base chains of the families that Berth knows."""
     if nl is None:
-        with Netlink(NETFILTER) as own:
+        with Netlink.kept(NETFILTER) as own:
             return base_chains(own)
     found = []
     for data in nl.dump(_type(_GETCHAIN), _generation(0)):

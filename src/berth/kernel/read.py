@@ -17,6 +17,8 @@ from berth.model import Host, HostLink, HostRoute, Interface
 from berth.seams import Scope
 from berth.state import HOST, MARK, Addr, Bridge, Foreign, Key, LinkUp, NftHook, Obj, Route, State, Sysctl, Veth
 
+_INSIDE = ("sysctl", "up", "addr", "route")  # what is read where it is
+
 
 def read(scope: Scope) -> State:
     """The objects within a scope. A sandbox that is gone simply holds nothing."""
@@ -25,6 +27,8 @@ def read(scope: Scope) -> State:
         by_ns[HOST if key[0].startswith("nft") else key[1]].add(key)
     found: set[Obj] = set(_links(scope, by_ns[HOST]))
     for ns, keys in by_ns.items():
+        if not any(key[0] in _INSIDE for key in keys):
+            continue
         try:
             with inside(ns):
                 found |= set(_settings(ns, keys))
@@ -149,7 +153,7 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     names = {key[1:3] for key in wanted if key[0].startswith("nft-")}
     if not names and not scope.marked:
         return
-    with Netlink(NETFILTER) as nl:
+    with Netlink.kept(NETFILTER) as nl:
         if scope.marked:
             names |= {(family, name) for family, name in nft.tables(nl) if _marked(family, name)}
         for family, name in sorted(names):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
@@ -24,17 +24,15 @@ _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
 def send(plan: Plan) -> None:
     """Carry out a plan. Raises the first refusal as a `BerthError` that names the operation."""
-    for (lane, ns), group in groupby(plan.ops, key=_lane):
+    for ns, group in groupby(plan.ops, key=_where):
         ops = list(group)
-        match lane:
-            case "sysctl":
-                _send_sysctls(ns, ops)
-            case "entries":
-                _send_entries(ops)
-            case "table":
-                _send_table(ops)
-            case _:
-                _send_links(ns, ops)
+        try:
+            with inside(ns):
+                for send_run, run in groupby(ops, key=_lane):
+                    send_run(list(run))
+        except NotFound:
+            if not all(isinstance(op, Del) for op in ops):
+                raise  # a sandbox that is gone took along what was to be deleted
 
 
 def subject(op: Op) -> Noun:
@@ -42,42 +40,59 @@ def subject(op: Op) -> Noun:
     return op.old if isinstance(op, Del) else op.new
 
 
-def _lane(op: Op) -> tuple[str, str]:
+def _where(op: Op) -> str:
+    """The namespace an operation is sent in."""
+    match subject(op):
+        case LinkUp(ns=ns) | Addr(ns=ns) | Route(ns=ns) | Sysctl(ns=ns):
+            return ns
+        case _:
+            return HOST
+
+
+def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
+    """What sends an operation, and all of its kind that follow it."""
     match subject(op):
         case Bridge():
-            return "bridges", HOST  # before the cables, which are plugged into a bridge by its number
+            return _send_bridges  # before the cables, which are plugged into a bridge by its number
         case Veth():
-            return "cables", HOST
-        case LinkUp(ns=ns) | Addr(ns=ns) | Route(ns=ns):
-            return "inside", ns
-        case Sysctl(ns=ns):
-            return "sysctl", ns
+            return _send_cables
+        case LinkUp() | Addr() | Route():
+            return _send_links
+        case Sysctl():
+            return _send_sysctls
         case NftElement() | NftHook():
-            return "entries", HOST
+            return _send_entries
         case _:
-            return "table", HOST
+            return _send_tables
 
 
 # --- links, addresses, routes ---------------------------------------------------------------------------
 
 
-def _send_links(ns: str, ops: Sequence[Op]) -> None:
-    if ns == HOST:
-        ops = [op for op in ops if not _rewire(op)]
+def _send_bridges(ops: Sequence[Op]) -> None:
+    _exchange([(op, message) for op in ops for message in _encode_bridge(op)])
+
+
+def _send_cables(ops: Sequence[Op]) -> None:
+    ops = [op for op in ops if not _rewire(op)]
     fds: list[int] = []
     try:
-        with inside(ns), Netlink(ROUTE) as nl:
-            requests = [(op, message) for op in ops for message in _encode(op, fds)]
-            if requests:
-                _batch(nl, requests)
-    except NotFound:
-        if not all(isinstance(op, Del) for op in ops):
-            raise  # a sandbox that is gone took along what was to be deleted
+        _exchange([(op, message) for op in ops for message in _encode_cable(op, fds)])
     finally:
         for fd in fds:
             os.close(fd)
     for op in ops:
         _inner(op)
+
+
+def _send_links(ops: Sequence[Op]) -> None:
+    _exchange([(op, message) for op in ops for message in _encode_ip(op)])
+
+
+def _exchange(requests: Sequence[tuple[Op, Message]]) -> None:
+    if requests:
+        with Netlink(ROUTE) as nl:
+            _batch(nl, requests)
 
 
 _GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)  # already gone is as good as deleted
@@ -90,19 +105,6 @@ def _batch(nl: Netlink, requests: Sequence[tuple[Op, Message]]) -> None:
             raise explain(refusal, op)
 
 
-def _encode(op: Op, fds: list[int]) -> Iterator[Message]:
-    if isinstance(subject(op), Bridge | Veth):
-        if isinstance(op, Add):
-            _refuse_taken(op)
-        yield from _encode_link(op, fds)
-        return
-    try:
-        yield _encode_ip(op)
-    except NotFound:
-        if not isinstance(op, Del):
-            raise  # a link that is gone took along what was to be deleted
-
-
 def _refuse_taken(op: Add) -> None:
     """Refuse a link's name that is taken before anything is sent.
 
@@ -113,13 +115,21 @@ def _refuse_taken(op: Add) -> None:
         raise explain(OSError(errno.EEXIST, os.strerror(errno.EEXIST)), op)
 
 
-def _encode_link(op: Op, fds: list[int]) -> Iterator[Message]:
+def _encode_bridge(op: Op) -> Iterator[Message]:
     match op:
         case Add(new=Bridge() as bridge):
+            _refuse_taken(op)
             yield from rtnl.add_bridge(bridge)
         case Change(new=Bridge() as bridge):
             yield from rtnl.change_bridge(bridge)
+        case Del(old=Bridge() as bridge):
+            yield rtnl.delete_link(bridge.name)
+
+
+def _encode_cable(op: Op, fds: list[int]) -> Iterator[Message]:
+    match op:
         case Add(new=Veth() as veth):
+            _refuse_taken(op)
             if veth.ns:
                 fds.append(open_ns(veth.ns))
             yield from rtnl.add_veth(veth, fds[-1] if veth.ns else None)
@@ -127,11 +137,17 @@ def _encode_link(op: Op, fds: list[int]) -> Iterator[Message]:
             yield from rtnl.change_veth_outer(veth)
         case Del(old=Veth() as veth):
             yield rtnl.retire_outer(veth.name)
-        case Del(old=Bridge() as bridge):
-            yield rtnl.delete_link(bridge.name)
 
 
-def _encode_ip(op: Op) -> Message:
+def _encode_ip(op: Op) -> Iterator[Message]:
+    try:
+        yield _ip_message(op)
+    except NotFound:
+        if not isinstance(op, Del):
+            raise  # a link that is gone took along what was to be deleted
+
+
+def _ip_message(op: Op) -> Message:
     match op:
         case Add(new=LinkUp() as link) | Change(new=LinkUp() as link):
             return rtnl.set_link(link.dev, up=link.up)
@@ -154,7 +170,7 @@ def _rewire(op: Op) -> bool:
         case Change(old=Veth() as old, new=Veth() as new) if (old.ns, old.inner) != (new.ns, new.inner):
             with Netlink(ROUTE) as nl:
                 _batch(nl, [(Del(old), rtnl.delete_link(old.name))])
-            _send_links(HOST, [Add(new)])
+            _send_cables([Add(new)])
             return True
     return False
 
@@ -184,19 +200,12 @@ def _retire_inner(op: Op, veth: Veth) -> None:
 # --- settings and firewall ------------------------------------------------------------------------------
 
 
-def _send_sysctls(ns: str, ops: Sequence[Op]) -> None:
-    with inside(ns):
-        for op in ops:
-            match op:
-                case Add(new=Sysctl() as setting) | Change(new=Sysctl() as setting):
-                    try:
-                        sysctl.write(setting.name, setting.value)
-                    except FileNotFoundError:
-                        raise Unsupported(
-                            f"this kernel has no setting {setting.name}: cannot run `{setting.describe()}`"
-                        ) from None
-                    except OSError as error:
-                        raise explain(error, op) from None
+def _send_sysctls(ops: Sequence[Op]) -> None:
+    settings = [op.new for op in ops if isinstance(op, Add | Change) and isinstance(op.new, Sysctl)]
+    for setting, error in sysctl.write(settings):
+        if error.errno == errno.ENOENT:
+            raise Unsupported(f"this kernel has no setting {setting.name}: cannot run `{setting.describe()}`")
+        raise explain(error, Add(setting))
 
 
 def _send_entries(ops: Sequence[Op]) -> None:
@@ -220,7 +229,7 @@ def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Me
                 yield from ((op, message) for message in nft.add_entry(entry))
 
 
-def _send_table(ops: Sequence[Op]) -> None:
+def _send_tables(ops: Sequence[Op]) -> None:
     for op in ops:
         match op:
             case Add(new=NftTable() as table):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from berth.state import Sysctl
 
 _SWAP = str.maketrans("./", "/.")
 
@@ -20,7 +24,26 @@ def read(name: str) -> str | None:
         return None
 
 
-def write(name: str, value: str) -> None:
-    """Set a value. Raises `OSError`."""
-    with path(name).open("wb", buffering=0) as file:
-        file.write(value.encode())
+def write(settings: Iterable[Sysctl]) -> Iterator[tuple[Sysctl, OSError]]:
+    """Set values; what was refused, and why.
+
+    The way to /proc/sys/net is gone once for all: the kernel searches it among those of all namespaces that were
+    ever looked at, half a millisecond for 1,000.
+    """
+    net = os.open("/proc/sys/net", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for setting in settings:
+            try:
+                _write(setting.name.removeprefix("net.").translate(_SWAP), setting.value, net)
+            except OSError as error:
+                yield setting, error
+    finally:
+        os.close(net)
+
+
+def _write(file: str, value: str, directory: int) -> None:
+    fd = os.open(file, os.O_WRONLY | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        os.write(fd, value.encode())
+    finally:
+        os.close(fd)

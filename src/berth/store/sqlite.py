@@ -71,6 +71,7 @@ class SqliteStore:
         try:
             self._db = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
+            self._durable: bool | None = None  # whether a commit waits for the disk
             self._migrate(path)
         except sqlite3.Error as error:
             raise Refused(f"cannot open the store {path}: {error}") from None
@@ -92,7 +93,9 @@ class SqliteStore:
     @contextmanager
     def write(self, *, durable: bool = False) -> Iterator[SqliteTx]:
         """A serialisable transaction; nothing of it stays after an error."""
-        self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+        if self._durable is not durable:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         with self._transaction("BEGIN IMMEDIATE") as tx:
             yield tx
 

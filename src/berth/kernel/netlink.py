@@ -161,10 +161,12 @@ class Netlink:
         Closing a socket of nfnetlink waits 15 ms when something was deleted a moment ago, whoever did it.
         """
         # The socket keeps its namespace alive, so no other one can get the number.
-        where = (os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino, protocol)
+        where = (os.getpid(), os.stat("/proc/thread-self/ns/net").st_ino)
         if getattr(_kept, "where", None) != where:
-            _kept.netlink, _kept.where = cls(protocol), where
-        yield _kept.netlink
+            _kept.where, _kept.sockets = where, {}
+        if protocol not in _kept.sockets:
+            _kept.sockets[protocol] = cls(protocol)
+        yield _kept.sockets[protocol]
 
     def room(self, size: int) -> None:
         """Let one datagram be this many bytes."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 import ctypes
 import socket
 import struct
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
 from berth.kernel import nft, sysctl
 
+_SETTINGS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
+_FAMILIES = {4: "ip", 6: "ip6"}
 _FORWARD = 2  # NF_INET_FORWARD
 _GET_INFO, _GET_ENTRIES = 64, 65  # of both ip_tables and ip6_tables
 _DROP = -1  # -NF_DROP - 1: how xtables writes a verdict
@@ -23,15 +24,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def obstacles() -> tuple[str, ...]:
     """The FORWARD chains of other programs that drop by policy and that bridged frames pass here; () for none."""
-    found: list[str] = []
-    for bits, setting in ((4, "net.bridge.bridge-nf-call-iptables"), (6, "net.bridge.bridge-nf-call-ip6tables")):
-        if sysctl.read(setting) == "1":
-            found += [chain for chain in (*_nftables(bits), *_xtables(bits)) if chain not in found]
-    return tuple(found)
+    versions = [version for version, setting in _SETTINGS.items() if sysctl.read(setting) == "1"]
+    if not versions:
+        return ()
+    return (*_nftables(versions), *(chain for version in versions for chain in _xtables(version)))
 
 
-def _nftables(version: int) -> Iterator[str]:
-    families = ("ip", "inet") if version == 4 else ("ip6", "inet")
+def _nftables(versions: Sequence[int]) -> Iterator[str]:
+    families = {"inet", *(_FAMILIES[version] for version in versions)}
     for chain in nft.base_chains():
         if chain.family in families and chain.hook == _FORWARD and chain.drops and chain.table != "berth":
             yield f"policy drop of `nft list chain {chain.family} {chain.table} {chain.name}`"
@@ -39,12 +39,8 @@ def _nftables(version: int) -> Iterator[str]:
 
 def _xtables(version: int) -> Iterator[str]:
     """The legacy iptables, which nftables does not see (linux/netfilter_ipv4/ip_tables.h)."""
-    names = Path(f"/proc/net/{'ip' if version == 4 else 'ip6'}_tables_names")
-    try:
-        loaded = names.read_text().split()
-    except OSError:
-        return
-    if "filter" in loaded and _policy(version) == _DROP:  # asking for a table that is not there would make it
+    loaded = sysctl.content(f"/proc/net/{_FAMILIES[version]}_tables_names") or ""
+    if "filter" in loaded.split() and _policy(version) == _DROP:  # asking for a table that is not there would make it
         tool = "iptables-legacy" if version == 4 else "ip6tables-legacy"
         yield f"policy DROP of `{tool} -S FORWARD`"
 

@@ -70,14 +70,14 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
 
 
 def _send_bridges(ops: Sequence[Op]) -> None:
-    _exchange([(op, message) for op in ops for message in _encode_bridge(op)])
+    _exchange_here([(op, message) for op in ops for message in _encode_bridge(op)])
 
 
 def _send_cables(ops: Sequence[Op]) -> None:
     ops = [op for op in ops if not _rewire(op)]
     fds: list[int] = []
     try:
-        _exchange([(op, message) for op in ops for message in _encode_cable(op, fds)])
+        _exchange_here([(op, message) for op in ops for message in _encode_cable(op, fds)])
     finally:
         for fd in fds:
             os.close(fd)
@@ -86,12 +86,15 @@ def _send_cables(ops: Sequence[Op]) -> None:
 
 
 def _send_links(ops: Sequence[Op]) -> None:
-    _exchange([(op, message) for op in ops for message in _encode_ip(op)])
-
-
-def _exchange(requests: Sequence[tuple[Op, Message]]) -> None:
+    requests = [(op, message) for op in ops for message in _encode_ip(op)]
     if requests:
         with Netlink(ROUTE) as nl:
+            _batch(nl, requests)
+
+
+def _exchange_here(requests: Sequence[tuple[Op, Message]]) -> None:
+    if requests:
+        with Netlink.kept(ROUTE) as nl:
             _batch(nl, requests)
 
 

@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 from berth.state import Sysctl
 
 _SWAP = str.maketrans("./", "/.")
 
 
-def path(name: str) -> Path:
+def _file(name: str) -> str:
     """The file of a setting: dots separate, and a slash stands for a dot inside a link's name (sysctl(8))."""
-    return Path("/proc/sys") / name.translate(_SWAP)
+    return name.translate(_SWAP)
 
 
 def read(name: str) -> str | None:
     """The value; None where this kernel or namespace has no such setting."""
+    return content(f"/proc/sys/{_file(name)}")
+
+
+def content(file: str) -> str | None:
+    """What a small file under /proc says; None where there is none."""
     try:
-        return path(name).read_text().strip()
+        fd = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        return os.read(fd, 4096).decode().strip()
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def write(settings: Iterable[Sysctl]) -> Iterator[tuple[Sysctl, OSError]]:
@@ -34,7 +44,7 @@ def write(settings: Iterable[Sysctl]) -> Iterator[tuple[Sysctl, OSError]]:
     try:
         for setting in settings:
             try:
-                _write(setting.name.removeprefix("net.").translate(_SWAP), setting.value, net)
+                _write(_file(setting.name.removeprefix("net.")), setting.value, net)
             except OSError as error:
                 yield setting, error
     finally:

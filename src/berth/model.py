@@ -81,6 +81,7 @@ class Network:
     bypass: bool = False  # flat: frames go from link to link past the host's FORWARD chains
     bypass_asked: bool = False  # the operator said so, or said not
     bridge_mac: str = ""  # flat: of the LAN's bridge
+    bridge_mtu: int = 0  # flat: of the LAN's bridge, which follows the smallest of its ports'
     nics: tuple[str, ...] = ()  # flat: the ports through which the bridge reaches the LAN
     ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
     labels: Pairs = ()

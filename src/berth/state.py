@@ -133,6 +133,7 @@ class Veth(Noun, frozen=True, tag=True):
     ns: str  # where the inner end is
     inner: str
     mac: str  # the inner end's
+    inner_mtu: int = 0  # of the inner end; 0: the same
 
     @property
     def key(self) -> Key:
@@ -154,7 +155,7 @@ class Veth(Noun, frozen=True, tag=True):
     def met_by(self, there: Noun) -> bool:
         if isinstance(there, Veth) and self.ns == HOST != there.ns:
             # Handed over: whoever it was handed to has moved the inner end into a sandbox, and may rename it there.
-            there = msgspec.structs.replace(there, ns=HOST, inner=self.inner, mac=self.mac)
+            there = msgspec.structs.replace(there, ns=HOST, inner=self.inner, mac=self.mac, inner_mtu=self.inner_mtu)
         return self == there
 
     @property
@@ -167,7 +168,7 @@ class Veth(Noun, frozen=True, tag=True):
         netns = f" netns {shlex.quote(self.ns)}" if self.ns else ""
         return (
             f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
-            f" peer name {self.inner} address {self.mac} mtu {self.mtu}{netns}"
+            f" peer name {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}{netns}"
             f" && ip link set {self.name} alias {self.alias} addrgenmode none"
         )
 
@@ -178,7 +179,7 @@ class Veth(Noun, frozen=True, tag=True):
         if isinstance(old, Veth) and (old.ns, old.inner) != (self.ns, self.inner):
             return f"{old.describe_removal()} && {self.describe()}"
         plug = f"master {self.master}" if self.master else "nomaster"
-        inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.mtu}"
+        inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}"
         return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias} && {inner}"
 
 

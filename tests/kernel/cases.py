@@ -60,6 +60,18 @@ def _cables() -> list[Case]:
             sandboxes=("c2",),
             squatter="ip link add bv0 type bridge",
         ),
+        Case(
+            "veth-smaller-inside",
+            Veth("bv0", "plug", 1400, ENDPOINT, C1, "eth1", "02:00:00:00:02:01", 1300),
+            veth(C1, "eth1"),
+            squatter=there,
+        ),
+        Case(
+            "handover-smaller-inside",
+            veth(HOST, "bw0"),
+            Veth("bv0", "plug", 1400, ENDPOINT, HOST, "bw0", "02:00:00:00:02:01", 1300),
+            squatter=there,
+        ),
         Case("veth-other-name", veth(C1, "eth.1"), veth(C1, "eth.2"), squatter=there),
         Case(
             "veth-inner-name-taken",

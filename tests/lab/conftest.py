@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from lab_ground import Ground
+from lab_nobody import Nobody
 
 from berth.errors import Unsupported
 from berth.lab.session import Lab
@@ -28,3 +33,19 @@ def ground(lab: Lab) -> Iterator[Ground]:
     here = Ground(lab)
     yield here
     here.clear()
+
+
+@pytest.fixture
+def nobody() -> Iterator[Nobody]:
+    """A user without rights, whom the system lets make namespaces."""
+    if os.geteuid() != 0:
+        pytest.skip("the other tests have shown it: they did not run as root")
+    directory = Path(tempfile.mkdtemp(prefix="berth-test-"))
+    try:
+        user = Nobody(directory)
+        tried = user.run(["unshare", "--user", "--map-root-user", "--net", "true"], timeout=10)
+        if tried.returncode != 0:
+            pytest.skip(f"this system keeps user namespaces from ordinary users: {tried.stderr.strip()}")
+        yield user
+    finally:
+        shutil.rmtree(directory)

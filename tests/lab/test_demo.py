@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from lab_nobody import Nobody
 
 from berth.errors import Unsupported
 from berth.lab import proofs
@@ -75,24 +76,8 @@ def test_the_demo(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     check(done, tmp_path / "labs")
 
 
-def test_the_demo_without_root() -> None:
-    if os.geteuid() != 0:
-        pytest.skip("the other test has shown it: it did not run as root")
-    nobody = pwd.getpwnam("nobody")
-    user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    for needed in ("unshare --user --map-root-user --net true", f"{BERTH} --help"):
-        tried = subprocess.run([*user, *needed.split()], capture_output=True, text=True, cwd="/")
-        if tried.returncode != 0:
-            pytest.skip(f"user nobody cannot run `{needed}` here: {tried.stderr.strip()}")
-    directory = Path(tempfile.mkdtemp(prefix="berth-test-"))
-    os.chown(directory, nobody.pw_uid, nobody.pw_gid)
-    environment = {"PATH": "/usr/bin:/bin", "BERTH_LAB_DIR": str(directory / "labs"), "LC_ALL": "C.UTF-8"}
-    try:
-        argv = [*user, BERTH, "lab", "demo"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=WITHIN, env=environment, cwd="/")
-        check(done, directory / "labs")
-    finally:
-        shutil.rmtree(directory)
+def test_the_demo_without_root(nobody: Nobody) -> None:
+    check(nobody.run([BERTH, "lab", "demo"], timeout=WITHIN), nobody.directory / "labs")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
-import shutil
+import shlex
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from ipaddress import IPv4Address, ip_interface
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lab_nobody import Nobody
 
 from berth.errors import Invalid, NotFound, Refused, Taken
 from berth.lab.life import stop, up
@@ -351,37 +350,22 @@ def test_a_killed_holder_leaves_no_process_and_its_name_is_free(detached: Record
     assert traces.files() == []
 
 
-def test_without_root() -> None:
+def test_without_root(nobody: Nobody) -> None:
     """As nobody when the tests run as root; otherwise every test here is this one."""
-    nobody = pwd.getpwnam("nobody")
-    user = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
-    if os.geteuid() != 0:
-        pytest.skip("the other tests have shown it: they did not run as root")
-    for needed in (["unshare", "--user", "--map-root-user", "--net", "true"], [*CLI, "--help"]):
-        tried = subprocess.run([*user, *needed], capture_output=True, text=True, cwd="/")
-        if tried.returncode != 0:
-            pytest.skip(f"user nobody cannot run {needed[0]} here: {tried.stderr.strip()}")
-    directory = Path(tempfile.mkdtemp(prefix="berth-test-"))
-    os.chown(directory, nobody.pw_uid, nobody.pw_gid)
 
     def berth_lab(*args: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": "/usr/bin:/bin", "BERTH_LAB_DIR": str(directory / "labs")}
-        argv = [*user, *CLI, *args]
-        return subprocess.run(argv, capture_output=True, text=True, timeout=20, env=environment, cwd="/")
+        return nobody.run([*CLI, *args], timeout=20)
 
-    try:
-        started = berth_lab("up", "--json")
-        assert started.returncode == 0, started.stderr
-        running = json.loads(started.stdout)
-        assert Path(f"/proc/{running['pid']}").stat().st_uid == nobody.pw_uid
-        traces = Traces(Record(**running))
-        for target in ("host.lab", "203.0.113.10", "2001:db8::10"):
-            assert berth_lab("exec", "laptop", "--", "ping", "-c1", "-W2", target).returncode == 0
-        assert berth_lab("exec", "host", "--", "sh", "-c", "ip netns add c1 && exit 3").returncode == 3
-        assert berth_lab("exec", "c1", "ip", "link").returncode == 0
-        ended = berth_lab("down")
-        assert ended.returncode == 0, ended.stderr
-        assert traces.processes() == []
-        assert list(directory.iterdir()) == []
-    finally:
-        shutil.rmtree(directory)
+    started = berth_lab("up", "--json")
+    assert started.returncode == 0, started.stderr
+    running = json.loads(started.stdout)
+    assert Path(f"/proc/{running['pid']}").stat().st_uid == nobody.uid
+    traces = Traces(Record(**running))
+    for target in ("host.lab", "203.0.113.10", "2001:db8::10"):
+        assert berth_lab("exec", "laptop", "--", "ping", "-c1", "-W2", target).returncode == 0
+    assert berth_lab("exec", "host", "--", "sh", "-c", "ip netns add c1 && exit 3").returncode == 3
+    assert berth_lab("exec", "c1", "ip", "link").returncode == 0
+    ended = berth_lab("down")
+    assert ended.returncode == 0, ended.stderr
+    assert traces.processes() == []
+    assert list(nobody.directory.iterdir()) == []

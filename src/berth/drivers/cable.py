@@ -13,7 +13,9 @@ def cable(net: Network, ep: Endpoint) -> State:
     """The veth pair and what is set inside the sandbox."""
     full = ep.placement is Placement.FULL
     ns = ep.sandbox.path if full else HOST
-    veth = Veth(ep.link, net.bridge, net.mtu, MARK + ep.id, ns, ep.ifname, ep.mac)
+    outer_mtu = net.bridge_mtu or net.mtu
+    inner_mtu = net.mtu if net.mtu != outer_mtu else 0
+    veth = Veth(ep.link, net.bridge, outer_mtu, MARK + ep.id, ns, ep.ifname, ep.mac, inner_mtu)
     if not full:
         return frozenset({veth})
     objects: set[Obj] = {veth, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}

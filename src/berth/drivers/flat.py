@@ -45,6 +45,7 @@ class FlatDriver:
             bypass=_bypass(asked, host),
             bypass_asked=asked.setting("bypass") in ("always", "never"),
             bridge_mac=bridge.mac,
+            bridge_mtu=bridge.mtu,
             nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not port.alias.startswith(MARK))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             labels=asked.labels,

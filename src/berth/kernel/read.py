@@ -67,11 +67,13 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         # One that is down or has STP on is not what was asked: an MTU of 0 differs from any.
         return Bridge(link.name, link.mac, link.mtu if link.up and link.fresh else 0, link.alias)
     if link.alias.startswith(MARK) and link.kind == "veth":
-        ns, inner, mac = peers.of(link)
+        ns, inner, mac, mtu = peers.of(link)
         master = ""
         if link.master:
             master = label.get(link.master) or rtnl.name_of(link.master)
-        return Veth(link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac)
+        return Veth(
+            link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac, mtu if mtu != link.mtu else 0
+        )
     kind = link.kind or "link"
     return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
 
@@ -100,20 +102,20 @@ class _Peers:
             with inside(ns), Netlink(ROUTE) as there:
                 self._by_id[known_as] = (ns, {link.index: link for link in rtnl.links(there)})
 
-    def of(self, link: rtnl.Link) -> tuple[str, str, str]:
-        """(namespace, name, MAC) of a cable's inner end; "?" for one that is nowhere known."""
+    def of(self, link: rtnl.Link) -> tuple[str, str, str, int]:
+        """(namespace, name, MAC, MTU) of a cable's inner end; "?" for one that is nowhere known."""
         ns, links = self._by_id.get(link.peer_nsid, ("?", {}))
         if ns == HOST and link.peer_nsid == -1:
             return HOST, *_local(link.peer)
         peer = links.get(link.peer)
-        return (ns, peer.name, peer.mac) if peer is not None else ("?", "?", "?")
+        return (ns, peer.name, peer.mac, peer.mtu) if peer is not None else ("?", "?", "?", 0)
 
 
-def _local(index: int) -> tuple[str, str]:
+def _local(index: int) -> tuple[str, str, int]:
     name = rtnl.name_of(index)
     with Netlink(ROUTE) as nl:
         link = rtnl.link(nl, name) if name else None
-    return (name, link.mac) if link is not None else ("?", "?")
+    return (name, link.mac, link.mtu) if link is not None else ("?", "?", 0)
 
 
 # --- inside a namespace ---------------------------------------------------------------------------------

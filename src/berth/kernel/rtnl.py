@@ -149,7 +149,7 @@ def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
     peer = (
         _ifinfo()
         + text_attr(_IFLA_IFNAME, veth.inner)
-        + u32_attr(_IFLA_MTU, veth.mtu)
+        + u32_attr(_IFLA_MTU, veth.inner_mtu or veth.mtu)
         + attr(_IFLA_ADDRESS, mac_bytes(veth.mac))
         + (u32_attr(_IFLA_NET_NS_FD, ns_fd) if ns_fd is not None else b"")
     )
@@ -178,7 +178,7 @@ def change_veth_outer(veth: Veth) -> list[Message]:
 
 def change_veth_inner(veth: Veth) -> list[Message]:
     """Give the inner end of a cable its attributes; sent in its namespace."""
-    attributes = u32_attr(_IFLA_MTU, veth.mtu) + attr(_IFLA_ADDRESS, mac_bytes(veth.mac))
+    attributes = u32_attr(_IFLA_MTU, veth.inner_mtu or veth.mtu) + attr(_IFLA_ADDRESS, mac_bytes(veth.mac))
     return [set_link(veth.inner, attributes=attributes)]
 
 

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import io
-import os
-import pwd
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path

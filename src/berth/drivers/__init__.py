@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from berth.drivers.bridge import BridgeDriver
 from berth.drivers.flat import FlatDriver, carries_lan
-from berth.drivers.host import HostDriver
-from berth.drivers.null import NullDriver
+from berth.drivers.unplugged import HostDriver, NullDriver
 from berth.model import Host, NetworkSpec
 from berth.seams import Driver
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -57,9 +58,14 @@ class Runs:
     ) -> subprocess.Popen[str]:  # fmt: skip
         """`berth run` in the background."""
         argv = [str(BERTH), "run", "--network", network, *words]
-        process = subprocess.Popen(
-            argv, env=self._environment, stdin=stdin, stdout=stdout, text=True, preexec_fn=before
-        )
+
+        def begin() -> None:
+            # Tests started by nohup(1) ignore hangups; berth would inherit that, heed it, and pass none on.
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
+            if before is not None:
+                before()
+
+        process = subprocess.Popen(argv, env=self._environment, stdin=stdin, stdout=stdout, text=True, preexec_fn=begin)
         self._started.append(process)
         return process
 

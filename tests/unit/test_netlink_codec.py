@@ -18,7 +18,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from berth.kernel import netlink, nft, rtnl
-from berth.kernel.netlink import Message, Netlink
+from berth.kernel.netlink import ROUTE, Message, Netlink
 from berth.state import HOST, Addr, Bridge, NftElement, Part, Route, Veth
 
 fuzzed = settings(deadline=None, max_examples=200)
@@ -262,29 +262,30 @@ def tree(data: bytes) -> Tree:
     return found
 
 
-LO = rtnl.index("lo")
+NL = Netlink(ROUTE)
+LO = rtnl.index(NL, "lo")
 BRIDGE = Bridge("brt0", "02:00:00:00:00:01", 1400, "berth:1")
 CABLE = Veth("bv0", "lo", 1400, "berth:2", HOST, "eth0", "02:00:00:00:00:02")
 
 MESSAGES: list[tuple[int, Callable[[], Message | list[Message]]]] = [
     (16, lambda: rtnl.add_bridge(BRIDGE)),
     (16, lambda: rtnl.change_bridge(BRIDGE)),
-    (16, lambda: rtnl.add_veth(CABLE, None)),
-    (16, lambda: rtnl.add_veth(CABLE, 5)),
-    (16, lambda: rtnl.change_veth_outer(CABLE)),
+    (16, lambda: rtnl.add_veth(NL, CABLE, None)),
+    (16, lambda: rtnl.add_veth(NL, CABLE, 5)),
+    (16, lambda: rtnl.change_veth_outer(NL, CABLE)),
     (16, lambda: rtnl.change_veth_inner(CABLE)),
     (16, lambda: rtnl.retire_outer("bv0")),
-    (16, lambda: rtnl.retire_inner("lo", "bv0")),
+    (16, lambda: rtnl.retire_inner(LO, "bv0")),
     (16, lambda: rtnl.set_mac("eth0", CABLE.mac)),
     (16, lambda: rtnl.set_link("eth0", up=True)),
     (16, lambda: rtnl.delete_link("brt0")),
     (16, rtnl.delete_retired),
-    (8, lambda: rtnl.add_addr(Addr(HOST, "lo", "10.7.0.1/24"))),
-    (8, lambda: rtnl.add_addr(Addr(HOST, "lo", "10.7.0.1/31"))),
-    (8, lambda: rtnl.del_addr(Addr(HOST, "lo", "fd07::1/64"))),
-    (12, lambda: rtnl.add_route(Route(HOST, "0.0.0.0/0", "lo", "10.7.0.2"))),
-    (12, lambda: rtnl.add_route(Route(HOST, "fd05::/48", "lo", "fd07::2", 1024), replace=True)),
-    (12, lambda: rtnl.del_route(Route(HOST, "10.5.0.0/16", "lo"))),
+    (8, lambda: rtnl.add_addr(NL, Addr(HOST, "lo", "10.7.0.1/24"))),
+    (8, lambda: rtnl.add_addr(NL, Addr(HOST, "lo", "10.7.0.1/31"))),
+    (8, lambda: rtnl.del_addr(NL, Addr(HOST, "lo", "fd07::1/64"))),
+    (12, lambda: rtnl.add_route(NL, Route(HOST, "0.0.0.0/0", "lo", "10.7.0.2"))),
+    (12, lambda: rtnl.add_route(NL, Route(HOST, "fd05::/48", "lo", "fd07::2", 1024), replace=True)),
+    (12, lambda: rtnl.del_route(NL, Route(HOST, "10.5.0.0/16", "lo"))),
 ]
 
 
@@ -308,10 +309,10 @@ def as_pyroute2(kind: Any, message: Message) -> Any:
     ("ip", "broadcast"), [("10.7.0.9/24", "10.7.0.255"), ("10.7.0.9/31", None), ("10.7.0.9/32", None)]
 )
 def test_another_library_reads_our_address(ip: str, broadcast: str | None) -> None:
-    found = as_pyroute2(ifaddrmsg, rtnl.add_addr(Addr(HOST, "lo", ip)))
+    found = as_pyroute2(ifaddrmsg, rtnl.add_addr(NL, Addr(HOST, "lo", ip)))
     assert (found["family"], found["index"], f"{found.get_attr('IFA_LOCAL')}/{found['prefixlen']}") == (2, LO, ip)
     assert found.get_attr("IFA_BROADCAST") == broadcast
-    found = as_pyroute2(ifaddrmsg, rtnl.add_addr(Addr(HOST, "lo", "fd07::1/64")))
+    found = as_pyroute2(ifaddrmsg, rtnl.add_addr(NL, Addr(HOST, "lo", "fd07::1/64")))
     assert (found["family"], found["flags"], found.get_attr("IFA_LOCAL")) == (10, 2, "fd07::1")
 
 
@@ -325,7 +326,7 @@ def test_another_library_reads_our_address(ip: str, broadcast: str | None) -> No
     ],
 )
 def test_another_library_reads_our_route(route: Route) -> None:
-    found = as_pyroute2(rtmsg, rtnl.add_route(route))
+    found = as_pyroute2(rtmsg, rtnl.add_route(NL, route))
     dst = found.get_attr("RTA_DST") or {2: "0.0.0.0", 10: "::"}[found["family"]]
     assert f"{dst}/{found['dst_len']}" == route.dst
     assert (found.get_attr("RTA_GATEWAY") or "") == route.via
@@ -340,7 +341,7 @@ def test_another_library_reads_our_links() -> None:
     data = info.get_attr("IFLA_INFO_DATA")
     assert info.get_attr("IFLA_INFO_KIND") == "bridge"
     assert (data.get_attr("IFLA_BR_FORWARD_DELAY"), data.get_attr("IFLA_BR_STP_STATE")) == (0, 0)
-    made = as_pyroute2(ifinfmsg, rtnl.add_veth(CABLE, 5)[0])
+    made = as_pyroute2(ifinfmsg, rtnl.add_veth(NL, CABLE, 5)[0])
     assert (made.get_attr("IFLA_IFNAME"), made.get_attr("IFLA_MASTER"), made["flags"] & 1) == (CABLE.name, LO, 1)
     peer = made.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_DATA").get_attr("VETH_INFO_PEER")
     assert (peer.get_attr("IFLA_IFNAME"), peer.get_attr("IFLA_ADDRESS")) == (CABLE.inner, CABLE.mac)

@@ -7,6 +7,7 @@ Sources: RFC 3549; Documentation/userspace-api/netlink/intro.rst of the kernel.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
@@ -32,6 +33,10 @@ _HEADER = struct.Struct("=IHHII")
 _ATTR = struct.Struct("=HH")
 _INT = struct.Struct("=i")
 _U32 = struct.Struct("=I")
+_FLAGS = struct.Struct("=H")
+
+_SIOCGIFFLAGS, _SIOCGIFINDEX = 0x8913, 0x8933
+_IFNAMSIZ, _IFREQ = 16, 40  # bytes: of a name with its end, and of struct ifreq
 
 # An acknowledgement is small, but its buffer is charged at several hundred bytes: more of them than this in
 # flight can overflow the default receive buffer.
@@ -167,6 +172,27 @@ class Netlink:
         if protocol not in _kept.sockets:
             _kept.sockets[protocol] = cls(protocol)
         yield _kept.sockets[protocol]
+
+    def index(self, name: str) -> int | None:
+        """The index of a link of the socket's namespace; None where there is none (netdevice(7)).
+
+        Quicker than if_nametoindex(3), which opens a socket for every name.
+        """
+        return self._about(name, _SIOCGIFINDEX, _INT)
+
+    def flags(self, name: str) -> int | None:
+        """The flags of a link of the socket's namespace; None where there is none (netdevice(7))."""
+        return self._about(name, _SIOCGIFFLAGS, _FLAGS)
+
+    def _about(self, name: str, request: int, layout: struct.Struct) -> int | None:
+        encoded = name.encode()
+        if not 0 < len(encoded) < _IFNAMSIZ:
+            return None
+        try:
+            answer = fcntl.ioctl(self._socket, request, encoded.ljust(_IFREQ, b"\0"))
+        except OSError:
+            return None
+        return int(layout.unpack_from(answer, _IFNAMSIZ)[0])
 
     def room(self, size: int) -> None:
         """Let one datagram be this many bytes."""

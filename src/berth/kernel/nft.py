@@ -23,6 +23,7 @@ from berth.kernel.netlink import (
     CREATE,
     EXCL,
     NETFILTER,
+    ROUTE,
     Message,
     Netlink,
     Refusal,
@@ -99,10 +100,15 @@ def _encode(kind: str, value: str) -> bytes:
         case "port":
             return int(value).to_bytes(2, "big")
         case "ifindex":
-            return struct.pack("=I", index(value))
+            return struct.pack("=I", _index(value))
         case "ifname":
             return value.encode().ljust(16, b"\0")
     raise ValueError(f"no nftables type {kind}")
+
+
+def _index(name: str) -> int:
+    with Netlink.kept(ROUTE) as nl:
+        return index(nl, name)
 
 
 def decode_parts(types: int, data: bytes) -> tuple[Part, ...]:

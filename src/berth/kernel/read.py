@@ -133,9 +133,9 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
     kinds = {key[0] for key in keys}
     for key in keys:
         if key[0] == "up":
-            link = rtnl.link(nl, key[2])
-            if link is not None:
-                yield LinkUp(ns, key[2], link.up)
+            up = rtnl.is_up(nl, key[2])
+            if up is not None:
+                yield LinkUp(ns, key[2], up)
     if "addr" in kinds:
         for index, ip in rtnl.addresses(nl):
             addr = Addr(ns, rtnl.name_of(index), str(ip))

@@ -5,7 +5,6 @@ Sources: rtnetlink(7); include/uapi/linux/{rtnetlink,if_link,if_addr}.h.
 
 from __future__ import annotations
 
-import errno
 import socket
 import struct
 from collections.abc import Iterator
@@ -61,21 +60,12 @@ def _packed(ip: str) -> tuple[int, bytes, int]:
     return family, socket.inet_pton(family, address), int(length)
 
 
-def index(name: str) -> int:
-    """The index of a link of the namespace the thread is in. Raises `NotFound`."""
-    try:
-        return socket.if_nametoindex(name)
-    except OSError:
-        raise NotFound(f"no link {name}: see `ip link`") from None
-
-
-def exists(name: str) -> bool:
-    """Whether the namespace the thread is in has a link of that name."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
-    return True
+def index(nl: Netlink, name: str) -> int:
+    """The index of a link. Raises `NotFound`."""
+    found = nl.index(name)
+    if found is None:
+        raise NotFound(f"no link {name}: see `ip link`")
+    return found
 
 
 def name_of(number_of: int) -> str:
@@ -141,7 +131,7 @@ def change_bridge(bridge: Bridge) -> list[Message]:
     ]
 
 
-def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
+def add_veth(nl: Netlink, veth: Veth, ns_fd: int | None) -> list[Message]:
     """Make a cable: the outer end plugged in and up, the inner end born in the sandbox, down.
 
     The inner end cannot come up in this message: veth_open() wants the pair joined first.
@@ -159,7 +149,7 @@ def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
         + text_attr(_IFLA_IFNAME, veth.name)
         + attr(_IFLA_ADDRESS, mac_bytes(veth.outer_mac))
         + u32_attr(_IFLA_MTU, veth.mtu)
-        + (u32_attr(_IFLA_MASTER, index(veth.master)) if veth.master else b"")
+        + (u32_attr(_IFLA_MASTER, index(nl, veth.master)) if veth.master else b"")
         + nest(_IFLA_LINKINFO, info)
     )
     # No link-local address on the outer end: as a port of a bridge it speaks for nobody. Its carrier is still off,
@@ -169,9 +159,9 @@ def add_veth(veth: Veth, ns_fd: int | None) -> list[Message]:
     return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet)]
 
 
-def change_veth_outer(veth: Veth) -> list[Message]:
+def change_veth_outer(nl: Netlink, veth: Veth) -> list[Message]:
     """Give the outer end of a cable its attributes."""
-    master = u32_attr(_IFLA_MASTER, index(veth.master) if veth.master else 0)
+    master = u32_attr(_IFLA_MASTER, index(nl, veth.master) if veth.master else 0)
     attributes = u32_attr(_IFLA_MTU, veth.mtu) + master
     return [set_link(veth.name, up=True, attributes=attributes), _alias(veth.name, veth.alias)]
 
@@ -187,9 +177,8 @@ def retire_outer(name: str) -> Message:
     return set_link(name, up=False, attributes=u32_attr(_IFLA_GROUP, RETIRED))
 
 
-def retire_inner(name: str, new_name: str) -> list[Message]:
+def retire_inner(number_of: int, new_name: str) -> list[Message]:
     """Free the name of an inner end; sent in its namespace. A link is renamed only while it is down."""
-    number_of = index(name)
     return [
         Message(NEWLINK, 0, _ifinfo(number_of, 0, _UP)),
         Message(NEWLINK, 0, _ifinfo(number_of) + text_attr(_IFLA_IFNAME, new_name)),
@@ -206,10 +195,10 @@ def delete_retired() -> Message:
     return Message(DELLINK, 0, _ifinfo() + u32_attr(_IFLA_GROUP, RETIRED))
 
 
-def _addr_body(addr: Addr) -> bytes:
+def _addr_body(nl: Netlink, addr: Addr) -> bytes:
     family, packed, length = _packed(addr.ip)
     flags = _NODAD if family == socket.AF_INET6 else 0
-    body = _IFADDR.pack(family, length, flags, 0, index(addr.dev)) + attr(_IFA_LOCAL, packed)
+    body = _IFADDR.pack(family, length, flags, 0, index(nl, addr.dev)) + attr(_IFA_LOCAL, packed)
     body += attr(_IFA_ADDRESS, packed)
     if family == socket.AF_INET and length < 31:  # a broadcast address, as ifupdown and Docker set it
         mask = (1 << 32 - length) - 1
@@ -217,17 +206,17 @@ def _addr_body(addr: Addr) -> bytes:
     return body
 
 
-def add_addr(addr: Addr) -> Message:
-    """Put an address on a link of the namespace the thread is in."""
-    return Message(NEWADDR, CREATE | EXCL, _addr_body(addr))
+def add_addr(nl: Netlink, addr: Addr) -> Message:
+    """Put an address on a link."""
+    return Message(NEWADDR, CREATE | EXCL, _addr_body(nl, addr))
 
 
-def del_addr(addr: Addr) -> Message:
+def del_addr(nl: Netlink, addr: Addr) -> Message:
     """Take an address off a link."""
-    return Message(DELADDR, 0, _addr_body(addr))
+    return Message(DELADDR, 0, _addr_body(nl, addr))
 
 
-def _route_body(route: Route, *, protocol: int, scope: int) -> bytes:
+def _route_body(nl: Netlink, route: Route, *, protocol: int, scope: int) -> bytes:
     family, packed, length = _packed(route.dst)
     body = _RTMSG.pack(family, length, 0, 0, MAIN_TABLE, protocol, scope, _UNICAST, 0)
     if length:
@@ -236,19 +225,19 @@ def _route_body(route: Route, *, protocol: int, scope: int) -> bytes:
         body += attr(_RTA_GATEWAY, socket.inet_pton(family, route.via))
     if route.metric:
         body += u32_attr(_RTA_PRIORITY, route.metric)
-    return body + u32_attr(_RTA_OIF, index(route.dev))
+    return body + u32_attr(_RTA_OIF, index(nl, route.dev))
 
 
-def add_route(route: Route, *, replace: bool = False) -> Message:
+def add_route(nl: Netlink, route: Route, *, replace: bool = False) -> Message:
     """Add a route, or with `replace` put it in the place of the one under its key."""
     scope = _SCOPE_LINK if not route.via and ":" not in route.dst else _SCOPE_UNIVERSE
-    body = _route_body(route, protocol=_PROTO_STATIC, scope=scope)
+    body = _route_body(nl, route, protocol=_PROTO_STATIC, scope=scope)
     return Message(NEWROUTE, CREATE | (REPLACE if replace else EXCL), body)
 
 
-def del_route(route: Route) -> Message:
+def del_route(nl: Netlink, route: Route) -> Message:
     """Remove a route."""
-    return Message(DELROUTE, 0, _route_body(route, protocol=0, scope=_SCOPE_NOWHERE))
+    return Message(DELROUTE, 0, _route_body(nl, route, protocol=0, scope=_SCOPE_NOWHERE))
 
 
 # --- decoders -------------------------------------------------------------------------------------------
@@ -305,6 +294,12 @@ def link(nl: Netlink, name: str) -> Link | None:
         return None
 
 
+def is_up(nl: Netlink, name: str) -> bool | None:
+    """Whether a link is up; None where there is none."""
+    flags = nl.flags(name)
+    return None if flags is None else bool(flags & _UP)
+
+
 def links(nl: Netlink) -> Iterator[Link]:
     """All links of the namespace."""
     for data in nl.dump(GETLINK, _ifinfo()):
@@ -358,16 +353,10 @@ class RouteEntry:
 
 def routes(nl: Netlink) -> Iterator[RouteEntry]:
     """The unicast routes of the main table, of both families."""
-    for family in (socket.AF_INET, socket.AF_INET6):
-        ask = _RTMSG.pack(family, 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)
-        try:
-            for data in nl.dump(GETROUTE, ask):
-                entry = _decode_route(data)
-                if entry is not None:
-                    yield entry
-        except Refusal as refusal:
-            if refusal.errno != errno.ENOENT:  # a new namespace has no main table yet
-                raise
+    for data in nl.dump(GETROUTE, _RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)):
+        entry = _decode_route(data)
+        if entry is not None:
+            yield entry
 
 
 def _decode_route(data: bytes) -> RouteEntry | None:

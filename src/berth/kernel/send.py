@@ -70,14 +70,16 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
 
 
 def _send_bridges(ops: Sequence[Op]) -> None:
-    _exchange_here([(op, message) for op in ops for message in _encode_bridge(op)])
+    with Netlink.kept(ROUTE) as nl:
+        _batch(nl, [(op, message) for op in ops for message in _encode_bridge(nl, op)])
 
 
 def _send_cables(ops: Sequence[Op]) -> None:
     ops = [op for op in ops if not _rewire(op)]
     fds: list[int] = []
     try:
-        _exchange_here([(op, message) for op in ops for message in _encode_cable(op, fds)])
+        with Netlink.kept(ROUTE) as nl:
+            _batch(nl, [(op, message) for op in ops for message in _encode_cable(nl, op, fds)])
     finally:
         for fd in fds:
             os.close(fd)
@@ -86,16 +88,8 @@ def _send_cables(ops: Sequence[Op]) -> None:
 
 
 def _send_links(ops: Sequence[Op]) -> None:
-    requests = [(op, message) for op in ops for message in _encode_ip(op)]
-    if requests:
-        with Netlink(ROUTE) as nl:
-            _batch(nl, requests)
-
-
-def _exchange_here(requests: Sequence[tuple[Op, Message]]) -> None:
-    if requests:
-        with Netlink.kept(ROUTE) as nl:
-            _batch(nl, requests)
+    with Netlink(ROUTE) as nl:
+        _batch(nl, [(op, message) for op in ops for message in _encode_ip(nl, op)])
 
 
 _GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)  # already gone is as good as deleted
@@ -108,20 +102,20 @@ def _batch(nl: Netlink, requests: Sequence[tuple[Op, Message]]) -> None:
             raise explain(refusal, op)
 
 
-def _refuse_taken(op: Add) -> None:
+def _refuse_taken(nl: Netlink, op: Add) -> None:
     """Refuse a link's name that is taken before anything is sent.
 
     The kernel would refuse to make the link as well, but would go on in the batch and give Berth's mark to the link
     that has the name.
     """
-    if rtnl.exists(op.new.key[2]):
+    if nl.index(op.new.key[2]) is not None:
         raise explain(OSError(errno.EEXIST, os.strerror(errno.EEXIST)), op)
 
 
-def _encode_bridge(op: Op) -> Iterator[Message]:
+def _encode_bridge(nl: Netlink, op: Op) -> Iterator[Message]:
     match op:
         case Add(new=Bridge() as bridge):
-            _refuse_taken(op)
+            _refuse_taken(nl, op)
             yield from rtnl.add_bridge(bridge)
         case Change(new=Bridge() as bridge):
             yield from rtnl.change_bridge(bridge)
@@ -129,41 +123,41 @@ def _encode_bridge(op: Op) -> Iterator[Message]:
             yield rtnl.delete_link(bridge.name)
 
 
-def _encode_cable(op: Op, fds: list[int]) -> Iterator[Message]:
+def _encode_cable(nl: Netlink, op: Op, fds: list[int]) -> Iterator[Message]:
     match op:
         case Add(new=Veth() as veth):
-            _refuse_taken(op)
+            _refuse_taken(nl, op)
             if veth.ns:
                 fds.append(open_ns(veth.ns))
-            yield from rtnl.add_veth(veth, fds[-1] if veth.ns else None)
+            yield from rtnl.add_veth(nl, veth, fds[-1] if veth.ns else None)
         case Change(new=Veth() as veth):
-            yield from rtnl.change_veth_outer(veth)
+            yield from rtnl.change_veth_outer(nl, veth)
         case Del(old=Veth() as veth):
             yield rtnl.retire_outer(veth.name)
 
 
-def _encode_ip(op: Op) -> Iterator[Message]:
+def _encode_ip(nl: Netlink, op: Op) -> Iterator[Message]:
     try:
-        yield _ip_message(op)
+        yield _ip_message(nl, op)
     except NotFound:
         if not isinstance(op, Del):
             raise  # a link that is gone took along what was to be deleted
 
 
-def _ip_message(op: Op) -> Message:
+def _ip_message(nl: Netlink, op: Op) -> Message:
     match op:
         case Add(new=LinkUp() as link) | Change(new=LinkUp() as link):
             return rtnl.set_link(link.dev, up=link.up)
         case Add(new=Addr() as addr):
-            return rtnl.add_addr(addr)
+            return rtnl.add_addr(nl, addr)
         case Del(old=Addr() as addr):
-            return rtnl.del_addr(addr)
+            return rtnl.del_addr(nl, addr)
         case Add(new=Route() as route):
-            return rtnl.add_route(route)
+            return rtnl.add_route(nl, route)
         case Change(new=Route() as route):
-            return rtnl.add_route(route, replace=True)
+            return rtnl.add_route(nl, route, replace=True)
         case Del(old=Route() as route):
-            return rtnl.del_route(route)
+            return rtnl.del_route(nl, route)
     raise Refused(f"Berth cannot do this: {op}")
 
 
@@ -195,7 +189,7 @@ def _retire_inner(op: Op, veth: Veth) -> None:
             link = rtnl.link(nl, veth.inner)
             if link is not None and link.kind == "veth" and link.mac == veth.mac:
                 spare = veth.name if veth.ns else f"{veth.name}r"
-                _batch(nl, [(op, message) for message in rtnl.retire_inner(veth.inner, spare)])
+                _batch(nl, [(op, message) for message in rtnl.retire_inner(link.index, spare)])
     except (NotFound, Invalid):
         pass  # the sandbox is gone, and its end of the cable with it
 

@@ -19,7 +19,13 @@ from berth.lab.topology import DOMAIN, Host, Nic, Node, Router, Server, Switch, 
 
 NETNS = Path("/run/netns")  # where `ip netns` pins namespaces; the lab has a private one
 LEASE_TIME = "1h"
-_TOOLS = {"ip": "iproute2", "nft": "nftables", "dnsmasq": "dnsmasq-base", "nsenter": "util-linux"}
+_TOOLS = {
+    "ip": "iproute2",
+    "nft": "nftables",
+    "dnsmasq": "dnsmasq-base",
+    "nsenter": "util-linux",
+    "sysctl": "procps",
+}
 # A home switch forwards at once, and the host's bridge is set up as one should be: no listening, no learning wait.
 _BRIDGE = "type bridge forward_delay 0 stp_state 0"
 

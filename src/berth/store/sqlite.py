@@ -7,8 +7,7 @@ does not wait for the disk. Either way the file stays consistent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -70,6 +69,7 @@ class SqliteStore:
             ) from None
         try:
             self._db = sqlite3.connect(path, timeout=_WAIT, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA page_size=1024")  # an attach changes a few rows in each of several trees
             self._db.execute("PRAGMA journal_mode=WAL")
             self._durable: bool | None = None  # whether a commit waits for the disk
             self._migrate(path)
@@ -90,33 +90,48 @@ class SqliteStore:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
-    def write(self, *, durable: bool = False) -> Iterator[SqliteTx]:
-        """A serialisable transaction; nothing of it stays after an error."""
+    def write(self, *, durable: bool = False) -> Transaction:
+        """A serialisable transaction; nothing of it stays after an error. Raises `Refused` when it cannot be had."""
         if self._durable is not durable:
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        with self._transaction("BEGIN IMMEDIATE") as tx:
-            yield tx
+        return Transaction(self._db, "BEGIN IMMEDIATE")
 
-    @contextmanager
-    def read(self) -> Iterator[SqliteTx]:
+    def read(self) -> Transaction:
         """A consistent view."""
-        with self._transaction("BEGIN") as tx:
-            yield tx
+        return Transaction(self._db, "BEGIN")
 
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[SqliteTx]:
+
+class Transaction:
+    """The frame of a transaction: taken back after an error, else kept."""
+
+    __slots__ = ("_begin", "_db")
+
+    def __init__(self, db: sqlite3.Connection, begin: str) -> None:
+        self._db = db
+        self._begin = begin
+
+    def __enter__(self) -> SqliteTx:
         try:
-            self._db.execute(begin)
-            try:
-                yield SqliteTx(self._db)
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+            self._db.execute(self._begin)
         except sqlite3.OperationalError as error:
-            raise Refused(f"the store cannot be written: {error}") from None
+            raise _unwritable(error) from None
+        return SqliteTx(self._db)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if kind is None:
+            try:
+                self._db.execute("COMMIT")
+            except sqlite3.OperationalError as failure:
+                error = failure
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        if isinstance(error, sqlite3.OperationalError):
+            raise _unwritable(error) from None
+
+
+def _unwritable(error: sqlite3.OperationalError) -> Refused:
+    return Refused(f"the store cannot be written: {error}")
 
 
 class SqliteTx:

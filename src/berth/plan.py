@@ -8,7 +8,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -68,8 +68,9 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
 
     Raises `Taken` when an object of somebody else's stands under a wanted key.
     """
-    there = {obj.key: obj for obj in have}
+    there: Mapping[Key, Obj] = {obj.key: obj for obj in have}
     wanted = {obj.key: obj for obj in want}
+    there = _without_lost(wanted, there)
     makes: list[tuple[int, Key, Op]] = []
     for key, new in wanted.items():
         old = there.get(key)
@@ -84,6 +85,17 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     makes.sort(key=lambda made: made[:2])
     dels.sort(key=lambda made: made[:2])
     return Plan((*(op for _, _, op in makes), *(op for _, _, op in dels)))
+
+
+def _without_lost(wanted: Mapping[Key, Obj], there: Mapping[Key, Obj]) -> Mapping[Key, Obj]:
+    """What is there but for what goes with an object that is made anew."""
+    lost = {
+        held
+        for key, old in there.items()
+        if key in wanted and not wanted[key].met_by(old) and wanted[key].remakes(old)
+        for held in old.holds
+    }
+    return {key: obj for key, obj in there.items() if lost.isdisjoint(obj.holders)} if lost else there
 
 
 def _foreign(obj: Obj) -> bool:

@@ -44,6 +44,10 @@ class Noun(msgspec.Struct, frozen=True, tag=True):
         """Whether what is there under the key is as asked."""
         return self == there
 
+    def remakes(self, old: Noun) -> bool:
+        """Whether turning `old` into this takes a new object, with which all that the old one holds is lost."""
+        return False
+
     @property
     def owner(self) -> str | None:
         """The mark on the object; None where the kernel has no room for one."""
@@ -158,6 +162,10 @@ class Veth(Noun, frozen=True, tag=True):
             there = msgspec.structs.replace(there, ns=HOST, inner=self.inner, mac=self.mac, inner_mtu=self.inner_mtu)
         return self == there
 
+    def remakes(self, old: Noun) -> bool:
+        # A link cannot be given another peer.
+        return isinstance(old, Veth) and (old.ns, old.inner) != (self.ns, self.inner)
+
     @property
     def outer_mac(self) -> str:
         """The outer end's: high, since a bridge whose MAC is not pinned takes the lowest of its ports'."""
@@ -176,7 +184,7 @@ class Veth(Noun, frozen=True, tag=True):
         return f"ip link del {self.name}"
 
     def describe_change(self, old: Noun) -> str:
-        if isinstance(old, Veth) and (old.ns, old.inner) != (self.ns, self.inner):
+        if self.remakes(old):
             return f"{old.describe_removal()} && {self.describe()}"
         plug = f"master {self.master}" if self.master else "nomaster"
         inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}"

@@ -1,4 +1,7 @@
-"""Commands by user nobody, from tests that run as root."""
+"""Commands by user nobody, from tests that run as root.
+
+python lab_nobody.py DIRECTORY CMD...      in a lab's node, where only a command can be started
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,11 @@ class Nobody:
         """Run a command to its end, within so many seconds; labs are kept in `directory`/labs."""
         environment = {"PATH": "/usr/bin:/bin", "BERTH_LAB_DIR": str(self.directory / "labs"), "LC_ALL": "C.UTF-8"}
         return subprocess.run(
-            argv, capture_output=True, text=True, timeout=timeout, env=environment, cwd="/", preexec_fn=self._step_down
+            argv, capture_output=True, text=True, timeout=timeout, env=environment, cwd="/", preexec_fn=self.step_down
         )
 
-    def _step_down(self) -> None:
+    def step_down(self) -> None:
+        """Become him, with his view of the files."""
         syscalls.unshare(syscalls.CLONE_NEWNS)
         syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
         os.umask(0o022)
@@ -57,3 +61,8 @@ class Nobody:
         """The interpreter, its libraries, Berth and the directory: as they are called, and where links lead."""
         named = {Path(sys.prefix), Path(sys.base_prefix), Path(berth.__file__).parents[1], self.directory}
         return named | {path.resolve() for path in named}
+
+
+if __name__ == "__main__":
+    Nobody(Path(sys.argv[1])).step_down()
+    os.execvp(sys.argv[2], sys.argv[2:])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import lab_nobody
 import pytest
 from lab_ground import Ground
 
@@ -181,11 +182,8 @@ def nobody() -> Iterator[tuple[list[str], dict[str, str]]]:
     """What makes a command somebody's without privileges, and a state directory that they may write to."""
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
-    account = pwd.getpwnam("nobody")
-    user = ["setpriv", f"--reuid={account.pw_uid}", f"--regid={account.pw_gid}", "--clear-groups"]
     directory = Path(tempfile.mkdtemp(prefix="berth-test-"))
-    os.chown(directory, account.pw_uid, account.pw_gid)
-    yield user, {"BERTH_STATE": str(directory)}
+    yield [sys.executable, lab_nobody.__file__, str(directory)], {"BERTH_STATE": str(directory)}
     shutil.rmtree(directory)
 
 

@@ -164,7 +164,7 @@ def _ip_message(nl: Netlink, op: Op) -> Message:
 def _rewire(op: Op) -> bool:
     """Replace a cable whose inner end is in the wrong place; a link cannot be given another peer."""
     match op:
-        case Change(old=Veth() as old, new=Veth() as new) if (old.ns, old.inner) != (new.ns, new.inner):
+        case Change(old=Veth() as old, new=Veth() as new) if new.remakes(old):
             with Netlink(ROUTE) as nl:
                 _batch(nl, [(Del(old), rtnl.delete_link(old.name))])
             _send_cables([Add(new)])

@@ -102,8 +102,11 @@ class Bridge(Noun, frozen=True, tag=True):
 
     @property
     def first_mtu(self) -> int:
-        """What it is born with, to be changed at once: only then it keeps its MTU whatever is plugged in."""
-        return self.mtu - 1
+        """What it is born with, to be changed at once: only then it keeps its MTU whatever is plugged in.
+
+        Never less than the 68 bytes that the kernel asks for, nor more than the 65,535 that it allows.
+        """
+        return self.mtu + (1 if self.mtu < 1500 else -1)
 
     def describe(self) -> str:
         return (

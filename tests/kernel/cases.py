@@ -34,6 +34,9 @@ def _bridges() -> list[Case]:
     return [
         Case("bridge", first, bridge(2, 1500, ENDPOINT), squatter="ip link add brt0 type bridge"),
         Case("bridge-1500", bridge(1, 1500), bridge(1, 9000), squatter="ip link add brt0 type veth peer name x"),
+        Case("bridge-smallest", bridge(1, 68), bridge(1, 65535), squatter="ip link add brt0 type bridge"),
+        Case("bridge-1280", bridge(1, 1280), bridge(1, 68), squatter="ip link add brt0 type bridge"),
+        Case("bridge-largest", bridge(1, 65535), bridge(1, 1280), squatter="ip link add brt0 type bridge"),
         Case("bridge-9000", bridge(1, 9000), first, squatter="ip link add brt0 alias x type bridge"),
     ]
 

@@ -13,7 +13,6 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
 ROUTE, NETFILTER = 0, 12
@@ -159,8 +158,7 @@ class Netlink:
         self._socket.close()
 
     @classmethod
-    @contextmanager
-    def kept(cls, protocol: int) -> Iterator[Netlink]:
+    def kept(cls, protocol: int) -> Netlink:
         """A socket that stays open for the next who asks in the same thread and namespace.
 
         Closing a socket of nfnetlink waits 15 ms when something was deleted a moment ago, whoever did it.
@@ -171,7 +169,8 @@ class Netlink:
             _kept.where, _kept.sockets = where, {}
         if protocol not in _kept.sockets:
             _kept.sockets[protocol] = cls(protocol)
-        yield _kept.sockets[protocol]
+        sockets: dict[int, Netlink] = _kept.sockets
+        return sockets[protocol]
 
     def index(self, name: str) -> int | None:
         """The index of a link of the socket's namespace; None where there is none (netdevice(7)).

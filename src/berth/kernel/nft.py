@@ -107,8 +107,7 @@ def _encode(kind: str, value: str) -> bytes:
 
 
 def _index(name: str) -> int:
-    with Netlink.kept(ROUTE) as nl:
-        return index(nl, name)
+    return index(Netlink.kept(ROUTE), name)
 
 
 def decode_parts(types: int, data: bytes) -> tuple[Part, ...]:
@@ -217,12 +216,11 @@ def transaction(requests: Sequence[Message]) -> list[Refusal]:
     if not requests:
         return []
     mark = _generation(0, _SUBSYSTEM)
-    with Netlink.kept(NETFILTER) as nl:
-        try:
-            return nl.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
-        except OSError as error:
-            if error.errno != errno.EMSGSIZE or len(requests) == 1:
-                raise
+    try:
+        return Netlink.kept(NETFILTER).transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+    except OSError as error:
+        if error.errno != errno.EMSGSIZE or len(requests) == 1:
+            raise
     half = len(requests) // 2
     if refused := transaction(requests[:half]):
         return refused
@@ -260,8 +258,7 @@ def _replacement(table: NftTable) -> str:
     Its chains go: one that is hooked elsewhere cannot be changed into another.
     """
     where = f"{table.family} {table.name}"
-    with Netlink.kept(NETFILTER) as nl:
-        chains = sorted(_chains(nl, table.family, table.name))
+    chains = sorted(_chains(Netlink.kept(NETFILTER), table.family, table.name))
     ours = [f"delete chain {where} {chain}" for chain in chains if not chain.startswith(NftHook.prefix)]
     hooks = [f"add rule {where} {c} jump {NftHook.target}" for c in chains if c.startswith(NftHook.prefix)]
     return "\n".join([f"add table {where}", f"flush table {where}", *ours, table.script(), *hooks, ""])
@@ -315,11 +312,8 @@ class BaseChain:
     drops: bool  # by policy
 
 
-def base_chains(nl: Netlink | None = None) -> list[BaseChain]:
+def base_chains(nl: Netlink) -> list[BaseChain]:
     """All base chains of the families that Berth knows."""
-    if nl is None:
-        with Netlink.kept(NETFILTER) as own:
-            return base_chains(own)
     found = []
     for data in nl.dump(_type(_GETCHAIN), _generation(0)):
         fields = attrs(data, 4)

@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from berth.kernel import nft, sysctl
+from berth.kernel.netlink import NETFILTER, Netlink
 
 _SETTINGS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
 _FAMILIES = {4: "ip", 6: "ip6"}
@@ -32,7 +33,7 @@ def obstacles() -> tuple[str, ...]:
 
 def _nftables(versions: Sequence[int]) -> Iterator[str]:
     families = {"inet", *(_FAMILIES[version] for version in versions)}
-    for chain in nft.base_chains():
+    for chain in nft.base_chains(Netlink.kept(NETFILTER)):
         if chain.family in families and chain.hook == _FORWARD and chain.drops and chain.table != "berth":
             yield f"policy drop of `nft list chain {chain.family} {chain.table} {chain.name}`"
 

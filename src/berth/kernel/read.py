@@ -155,18 +155,18 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     names = {key[1:3] for key in wanted if key[0].startswith("nft-")}
     if not names and not scope.marked:
         return
-    with Netlink.kept(NETFILTER) as nl:
-        if scope.marked:
-            names |= {(family, name) for family, name in nft.tables(nl) if _marked(family, name)}
-        for family, name in sorted(names):
-            table = nft.read_table(nl, family, name)
-            if table is None:
-                continue
-            entries: list[Obj] = [table, *nft.read_elements(nl, family, name)]
-            if family == NftHook.family:
-                entries += nft.read_hooks(nl, name)
-            every = scope.marked and _marked(family, name) and table.owner
-            yield from (entry for entry in entries if every or entry.key in wanted)
+    nl = Netlink.kept(NETFILTER)
+    if scope.marked:
+        names |= {(family, name) for family, name in nft.tables(nl) if _marked(family, name)}
+    for family, name in sorted(names):
+        table = nft.read_table(nl, family, name)
+        if table is None:
+            continue
+        entries: list[Obj] = [table, *nft.read_elements(nl, family, name)]
+        if family == NftHook.family:
+            entries += nft.read_hooks(nl, name)
+        every = scope.marked and _marked(family, name) and table.owner
+        yield from (entry for entry in entries if every or entry.key in wanted)
 
 
 def _marked(family: str, name: str) -> bool:

@@ -70,16 +70,15 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
 
 
 def _send_bridges(ops: Sequence[Op]) -> None:
-    with Netlink.kept(ROUTE) as nl:
-        _batch(nl, [(op, message) for op in ops for message in _encode_bridge(nl, op)])
+    nl = Netlink.kept(ROUTE)
+    _batch(nl, [(op, message) for op in ops for message in _encode_bridge(nl, op)])
 
 
 def _send_cables(ops: Sequence[Op]) -> None:
     ops = [op for op in ops if not _rewire(op)]
-    fds: list[int] = []
+    nl, fds = Netlink.kept(ROUTE), list[int]()
     try:
-        with Netlink.kept(ROUTE) as nl:
-            _batch(nl, [(op, message) for op in ops for message in _encode_cable(nl, op, fds)])
+        _batch(nl, [(op, message) for op in ops for message in _encode_cable(nl, op, fds)])
     finally:
         for fd in fds:
             os.close(fd)

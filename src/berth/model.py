@@ -18,6 +18,14 @@ Subnet: TypeAlias = IPv4Network | IPv6Network
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
 
+class Ipam(StrEnum):
+    """Who gives the endpoints of a network their addresses."""
+
+    NETWORK = "network"  # Berth, from the network's own pools
+    POOL = "pool"  # Berth's IPAM driver, from pools that Docker holds and other networks may share
+    DOCKER = "docker"  # Docker, from records of its own: Berth is told
+
+
 class Placement(StrEnum):
     """Who finishes the inner end of a cable."""
 
@@ -34,11 +42,20 @@ class Pool:
     gateway: Address | None = None  # next hop of the endpoints' default route; None: no way out
     aux: tuple[tuple[str, Address], ...] = ()  # reserved by the operator, by name
     reserved: tuple[Address, ...] = ()  # reserved by Berth: the host's own addresses on a flat network
+    owner: str = ""  # who keeps the record of the taken addresses: a pool of the IPAM driver; "": the network
 
     @property
     def span(self) -> Subnet:
         """The part of the subnet that addresses are given from."""
         return self.ip_range or self.subnet
+
+
+@dataclass(frozen=True, slots=True)
+class StaticRoute:
+    """Where endpoints find a subnet that is neither theirs nor behind their gateway."""
+
+    subnet: Subnet
+    via: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +73,8 @@ class NetworkSpec:
     labels: Pairs = ()
     options: Pairs = ()  # as typed, for `inspect`
     settings: Pairs = ()  # the options under their short names, checked
+    id: str = ""  # chosen by whoever asks; "": Berth makes one up
+    ipam: Ipam = Ipam.NETWORK
 
     def setting(self, key: str) -> str | None:
         """The value of an option by its short name; None when it was not given."""
@@ -84,6 +103,8 @@ class Network:
     bridge_mtu: int = 0  # flat: of the LAN's bridge, which follows the smallest of its ports'
     nics: tuple[str, ...] = ()  # flat: the ports through which the bridge reaches the LAN
     ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
+    routes: tuple[StaticRoute, ...] = ()  # that every endpoint gets
+    ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
 
@@ -94,12 +115,15 @@ class Network:
     def mac_for(self, name: str, addresses: tuple[Interface, ...]) -> str:
         """The MAC of an endpoint that was not given one, locally administered (IEEE 802 c, U/L bit).
 
-        On a LAN it is always the same for a name: switches and the DHCP server know it. Behind NAT it goes with the
-        address, so that no neighbour is ever left with an address's old MAC.
+        On a LAN it is always the same for a name: switches and the DHCP server know it. Behind NAT, and for who has
+        no name that lasts (""), it goes with the address, so that no neighbour is ever left with an address's old
+        MAC; on a LAN also when the network is made anew.
         """
-        holder = str(addresses[0].ip) if self.driver == "bridge" and addresses else name
-        digest = hashlib.sha256(f"{self.id} {holder}".encode()).digest()
-        return bytes([0x02, *digest[:5]]).hex(":")
+        if addresses and (self.driver == "bridge" or not name):
+            seed = f"{self.bridge_mac or self.id} {addresses[0].ip}"
+        else:
+            seed = f"{self.id} {name}"
+        return bytes([0x02, *hashlib.sha256(seed.encode()).digest()[:5]]).hex(":")
 
     def announces(self, ep: Endpoint) -> bool:
         """Whether neighbours may know one of an endpoint's addresses under another MAC, and have to be told.
@@ -127,6 +151,38 @@ class PortMapping:
         if one is None or two is None or one == two:
             return True
         return one.version == two.version and (one.is_unspecified or two.is_unspecified)
+
+
+@dataclass(frozen=True, slots=True)
+class PortRequest:
+    """A published port as asked for: any free host port from the first to the last; 0 and 0: any at all."""
+
+    host_ip: Address | None
+    first: int
+    last: int
+    port: int
+    proto: str = "tcp"
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRequest:
+    """A pool as asked of the IPAM driver. Without a subnet, one is chosen: the LAN's behind `parent`, else any."""
+
+    subnet: Subnet | None = None  # 0.0.0.0/24 and ::/64: any of that size
+    ip_range: Subnet | None = None
+    version: int = 4  # of the pool, where no subnet says it
+    parent: str = ""  # a link of the host's
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """An address that the IPAM driver gave. It is remembered after its release, so that who returns gets it again."""
+
+    pool: str  # Pool.owner
+    address: Address
+    holder: str  # the name it was given to; "": not known
+    taken: float  # seconds since 1970
+    released: float | None = None  # None: not yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +226,7 @@ class AttachRequest:
     ifname: str | None = None  # None: the first free of eth0, eth1, …
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
+    id: str = ""  # chosen by whoever asks; "": Berth makes one up
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +261,7 @@ class Host:
     links: tuple[HostLink, ...] = ()
     routes: tuple[HostRoute, ...] = ()
     networks: tuple[Network, ...] = ()  # what Berth itself has already decided
+    held: tuple[Subnet, ...] = ()  # pools that Docker holds and that are not this request's own
     obstacles: tuple[str, ...] = ()  # who else would drop frames that only cross a bridge
 
     def link(self, name: str) -> HostLink | None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from berth.model import Endpoint, Network, Placement, Pool, PortMapping, Sandbox
+from berth.model import Endpoint, Ipam, Network, Placement, Pool, PortMapping, Sandbox, StaticRoute
 
 Json = dict[str, Any]
 
@@ -33,7 +33,21 @@ def load_network(data: bytes) -> Network:
         raw[field] = tuple((key, value) for key, value in raw[field])
     for field in ("nics", "ra_links"):
         raw[field] = tuple(raw[field])
+    raw["routes"] = tuple(
+        StaticRoute(ip_network(route["subnet"]), ip_address(route["via"])) for route in raw.get("routes", ())
+    )
+    raw["ipam"] = Ipam(raw.get("ipam", Ipam.NETWORK))
     return Network(**raw)
+
+
+def dump_pool(pool: Pool) -> bytes:
+    """A pool as JSON."""
+    return _encode(pool)
+
+
+def load_pool(data: bytes) -> Pool:
+    """The reverse of `dump_pool`."""
+    return _pool(_decode(data))
 
 
 def _pool(raw: Json) -> Pool:
@@ -43,6 +57,7 @@ def _pool(raw: Json) -> Pool:
         gateway=None if raw["gateway"] is None else ip_address(raw["gateway"]),
         aux=tuple((name, ip_address(address)) for name, address in raw["aux"]),
         reserved=tuple(ip_address(address) for address in raw["reserved"]),
+        owner=raw.get("owner", ""),
     )
 
 

@@ -9,7 +9,18 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 import msgspec
 
-from berth.model import AttachRequest, Endpoint, Host, Network, NetworkSpec, Pool, PortMapping, Sandbox
+from berth.model import (
+    Address,
+    AttachRequest,
+    Endpoint,
+    Grant,
+    Host,
+    Network,
+    NetworkSpec,
+    Pool,
+    PortMapping,
+    Sandbox,
+)
 from berth.plan import Plan
 from berth.state import NOTHING, Key, State
 
@@ -79,14 +90,14 @@ class Intent(msgspec.Struct, frozen=True):
     """A change under way: a pair of states, so that any later process can go on or go back."""
 
     id: str  # of the network or endpoint it is about
-    verb: str  # create | remove | attach | detach
+    verb: str  # create | remove | attach | detach | publish | unpublish
     before: State = NOTHING
     after: State = NOTHING
 
     @property
     def forward(self) -> bool:
         """Whether recovery finishes the change rather than taking it back."""
-        return self.verb in ("remove", "detach")
+        return self.verb in ("remove", "detach", "unpublish")
 
 
 class Ledger(Protocol):
@@ -110,6 +121,14 @@ class Ledger(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class HeldPool:
+    """A pool that the IPAM driver gave out, and how many networks hold it."""
+
+    pool: Pool
+    holders: int
+
+
 class Tx(Protocol):
     """One transaction on the store."""
 
@@ -125,6 +144,16 @@ class Tx(Protocol):
     def drop_endpoint(self, identity: str) -> None: ...
     def ledger(self, network: str, pool: Pool) -> Ledger: ...
     def port_owner(self, wanted: PortMapping) -> Endpoint | None: ...
+    def held_pool(self, owner: str) -> HeldPool | None: ...
+    def held_pools(self) -> Sequence[HeldPool]: ...
+    def save_pool(self, held: HeldPool) -> None: ...
+    def drop_pool(self, owner: str) -> None: ...
+    def drop_ledger(self, pool: Pool) -> None: ...
+    def grant(self, pool: str, address: Address) -> Grant | None: ...
+    def granted_to(self, pool: str, holder: str) -> Grant | None: ...
+    def grants(self, pool: str) -> Sequence[Grant]: ...
+    def save_grant(self, grant: Grant) -> None: ...
+    def drop_grant(self, pool: str, address: Address) -> None: ...
     def open(self, intent: Intent) -> None: ...
     def close(self, identity: str) -> None: ...
     def intents(self) -> Sequence[Intent]: ...

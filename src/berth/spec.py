@@ -18,7 +18,7 @@ from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from berth.errors import Invalid
-from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortMapping, Subnet
+from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortMapping, StaticRoute, Subnet
 
 DRIVERS = ("bridge", "flat", "host", "null")
 PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
@@ -131,6 +131,28 @@ def _prefix(text: str) -> str:
     return text
 
 
+def static_routes(text: str) -> tuple[StaticRoute, ...]:
+    """Routes as `SUBNET=ROUTER`, several with commas between. Raises `Invalid`."""
+    routes = []
+    for part in text.split(","):
+        subnet, equals, via = part.strip().partition("=")
+        if not equals:
+            raise Invalid(f"route {part!r} lacks a subnet or a router: write it as 10.8.0.0/16=192.168.2.9")
+        route = StaticRoute(_subnet(subnet, "route"), _address(via, f"route {part.strip()!r}: router"))
+        if route.subnet.version != route.via.version:
+            raise Invalid(f"route {part.strip()!r}: subnet and router are of two IP versions: give two of one")
+        if not route.subnet.prefixlen:
+            raise Invalid(f"route {part.strip()!r} is a default route: name the router with --gateway")
+        routes.append(route)
+    if len({route.subnet for route in routes}) < len(routes):
+        raise Invalid(f"routes {text!r} name one subnet twice: leave one out")
+    return tuple(routes)
+
+
+def _routes(text: str) -> str:
+    return ",".join(f"{route.subnet}={route.via}" for route in static_routes(text))
+
+
 def _bypass(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "bypass")
 
@@ -166,6 +188,7 @@ OPTIONS: dict[str, Option] = {
     "bypass": Option(
         None, PLUGGED, _bypass, "pass frames on before others' FORWARD chains can drop them: auto|always|never"
     ),
+    "routes": Option(None, PLUGGED, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
 }
 

@@ -8,10 +8,17 @@ from typing import ClassVar
 
 from berth import ipam
 from berth.drivers.cable import cable
-from berth.drivers.pools import first_free, mtu, refuse_overlap_with_host, refuse_overlap_with_networks, routed
+from berth.drivers.pools import (
+    first_free,
+    mtu,
+    refuse_overlap_with_host,
+    refuse_overlap_with_networks,
+    routed,
+    routes,
+)
 from berth.errors import Taken
 from berth.firewall import elements, tables
-from berth.model import Endpoint, Host, Network, NetworkSpec, Subnet
+from berth.model import Endpoint, Host, Ipam, Network, NetworkSpec, Subnet
 from berth.spec import pair_pools
 from berth.state import HOST, MARK, Addr, Bridge, Obj, State, Sysctl
 
@@ -28,7 +35,8 @@ class BridgeDriver:
         pools = pair_pools(asked, self._subnets(asked, host, identity))
         for pool in pools:
             ipam.check(pool)
-        pools = tuple(replace(p, gateway=first_free(p)) if p.gateway is None else p for p in pools)
+        if asked.ipam is not Ipam.DOCKER:  # which would give the address away
+            pools = tuple(replace(p, gateway=first_free(p)) if p.gateway is None else p for p in pools)
         refuse_overlap_with_networks(pools, host)
         refuse_overlap_with_host(pools, host)
         return Network(
@@ -45,6 +53,8 @@ class BridgeDriver:
             bridge_address=asked.setting("inhibit_ipv4") != "true",
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             ra_links=tuple(sorted({r.dev for r in host.routes if r.from_ra and not r.dst.prefixlen})),
+            routes=routes(asked, pools),
+            ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
         )
@@ -55,7 +65,7 @@ class BridgeDriver:
         subnets = list(asked.subnets)
         if 4 not in versions:
             occupied = [subnet for subnet, _ in routed(host)]
-            occupied += [pool.subnet for net in host.networks for pool in net.pools]
+            occupied += [*host.held, *(pool.subnet for net in host.networks for pool in net.pools)]
             subnets.insert(0, ipam.default_subnet(occupied))
         if asked.ipv6 and 6 not in versions:
             subnets.append(ipam.ula_subnet(identity))

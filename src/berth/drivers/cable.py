@@ -23,6 +23,8 @@ def cable(net: Network, ep: Endpoint) -> State:
     for version in ep.default_route:
         gateway = next(p.gateway for p in net.pools if p.subnet.version == version and p.gateway is not None)
         objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(gateway), _METRIC[version]))
+    for route in net.routes:
+        objects.add(Route(ns, str(route.subnet), ep.ifname, str(route.via), _METRIC[route.subnet.version]))
     return frozenset(objects)
 
 

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 from berth import ipam
 from berth.drivers.cable import cable
-from berth.drivers.pools import mtu, refuse_overlap_with_networks
+from berth.drivers.pools import mtu, refuse_overlap_with_networks, routes
 from berth.errors import Invalid, NotFound, Taken
 from berth.firewall import bypass
-from berth.model import Address, Endpoint, Host, HostLink, Network, NetworkSpec, Pool, Subnet
+from berth.model import Address, Endpoint, Host, HostLink, Ipam, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
 from berth.state import MARK, NOTHING, State
 
@@ -48,6 +48,8 @@ class FlatDriver:
             bridge_mtu=bridge.mtu,
             nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not port.alias.startswith(MARK))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
+            routes=routes(asked, pools),
+            ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
         )
@@ -115,6 +117,10 @@ def _refuse_strange(subnets: tuple[Subnet, ...], bridge: HostLink) -> None:
 def _pool(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Pool:
     own = tuple(a.ip for a in bridge.addresses if a.version == pool.subnet.version and a.ip in pool.subnet)
     gateway = _gateway(pool, asked, bridge, host)
+    if asked.ipam is not Ipam.NETWORK:
+        router = (gateway,) if gateway is not None and gateway in pool.subnet else ()
+        _refuse_unaware(pool, asked, (*own, *router))
+        pool = replace(pool, aux=tuple((name, a) for name, a in pool.aux if a not in own and a != gateway))
     for name, address in pool.aux:
         if address in own:
             raise Invalid(
@@ -125,12 +131,27 @@ def _pool(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Pool:
     return replace(pool, gateway=gateway, reserved=own)
 
 
+def _refuse_unaware(pool: Pool, asked: NetworkSpec, reserved: tuple[Address, ...]) -> None:
+    """Docker's own IPAM does not know the LAN, and gives away whatever it was not told of."""
+    known = {pool.gateway, *(address for _, address in pool.aux)}
+    unknown = [address for address in reserved if address not in known]
+    if asked.ipam is Ipam.DOCKER and unknown:
+        words = " and ".join(map(str, unknown))
+        aux = " ".join(f"--aux-address lan{number}={address}" for number, address in enumerate(unknown, 1))
+        raise Taken(
+            f"Docker's own IPAM would give a container {words}, which the host or the LAN's router has:"
+            f" add --ipam-driver berth, or {aux}"
+        )
+
+
 def _gateway(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Address | None:
     """The LAN's router: the host's default route through the bridge, else the one that was given."""
     version = pool.subnet.version
     routes = [r for r in host.routes if r.dst.version == version and not r.dst.prefixlen and r.dev == bridge.name]
     routers = [r.via for r in sorted(routes, key=lambda r: r.metric) if r.via and r.via.version == version]
-    if pool.gateway is not None:
+    if pool.gateway is not None and not (asked.ipam is Ipam.POOL and pool.gateway == pool.subnet.network_address):
+        if routers and pool.gateway not in routers and asked.ipam is Ipam.DOCKER:
+            return routers[0]  # whether Docker made its gateway up or was given it cannot be told
         if routers and pool.gateway not in routers:
             raise Taken(
                 f"gateway {pool.gateway} contradicts the LAN: this host's router on {bridge.name} is {routers[0]};"

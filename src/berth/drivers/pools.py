@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from berth.errors import Invalid, Taken
-from berth.model import Address, Host, NetworkSpec, Pool, Subnet
+from berth.model import Address, Host, NetworkSpec, Pool, StaticRoute, Subnet
+from berth.spec import static_routes
 
 
 def refuse_overlap_with_networks(pools: Iterable[Pool], host: Host) -> None:
-    """Raise `Taken` when a pool overlaps one of another network."""
+    """Raise `Taken` when a pool overlaps one of another network, or one that Docker holds for something else."""
     for pool in pools:
+        for held in host.held:
+            if _overlap(pool.subnet, held):
+                raise Taken(
+                    f"subnet {pool.subnet} overlaps {held}, which a Docker network has: choose another --subnet"
+                )
         for other in host.networks:
             for theirs in other.pools:
                 if _overlap(pool.subnet, theirs.subnet):
@@ -50,6 +56,20 @@ def first_free(pool: Pool) -> Address:
         if (address := pool.subnet[number]) not in aux:
             return address
     raise Invalid(f"every address of {pool.subnet} is an aux-address: none is left for the gateway")
+
+
+def routes(asked: NetworkSpec, pools: Iterable[Pool]) -> tuple[StaticRoute, ...]:
+    """The network's static routes. Raises `Invalid` for a router that is not in one of its subnets."""
+    text = asked.setting("routes")
+    wanted = () if text is None else static_routes(text)
+    subnets = [pool.subnet for pool in pools]
+    for route in wanted:
+        if not any(route.via in subnet for subnet in subnets):
+            known = ", ".join(map(str, subnets))
+            raise Invalid(f"the router of route {route.subnet}={route.via} is in none of the subnets ({known})")
+        if any(_overlap(route.subnet, subnet) for subnet in subnets):
+            raise Invalid(f"route {route.subnet}={route.via} overlaps a subnet of the network: leave it out")
+    return wanted
 
 
 def mtu(asked: NetworkSpec, default: int, limit: int | None = None) -> int:

@@ -9,9 +9,9 @@ from ipaddress import ip_interface
 
 from berth import ipam
 from berth.engine.networks import find
-from berth.engine.parts import Parts, forget
+from berth.engine.parts import Parts, forget, lent
 from berth.errors import Exhausted, Invalid, NotFound, Taken
-from berth.model import Address, AttachRequest, Endpoint, Interface, Network, Placement, Pool, Sandbox
+from berth.model import Address, AttachRequest, Endpoint, Interface, Ipam, Network, Placement, Pool, Sandbox
 from berth.plan import Plan, diff
 from berth.seams import Intent, Outcome, Scope, Tx
 from berth.state import LinkUp, Route, State
@@ -38,12 +38,12 @@ class _Place:
 def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
     """Give a sandbox an address and a cable on a network, or do nothing at all."""
     with parts.changing():
-        sandbox = parts.kernel.sandbox(request.sandbox)
         with parts.store.read() as tx:
             net = find(tx, request.network)
-            others = tx.endpoints(sandbox=sandbox)
-        ifname = request.ifname or _free_ifname(net.ifname_prefix, others)
-        place = _Place(sandbox, ifname, others, parts.kernel.read(_sandbox_scope(sandbox, ifname)))
+            same = tx.endpoint(request.id) if request.id else None
+        if same is not None:  # who asks chose the id: the same call once more
+            return Outcome(same, Plan())
+        place = _hand_over(request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
         try:
             with parts.store.write() as tx:
                 ep, warnings = _decide(parts, tx, net, request, place)
@@ -59,8 +59,21 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
             return Outcome(ep, plan, warnings)
         parts.carry_out(intent, plan)
         if ep.ifname and ep.placement is Placement.FULL and net.announces(ep):
-            parts.kernel.announce(sandbox.path, ep.ifname, ep.mac)
+            parts.kernel.announce(ep.sandbox.path, ep.ifname, ep.mac)
         return Outcome(ep, plan, warnings)
+
+
+def _place(parts: Parts, net: Network, request: AttachRequest) -> _Place:
+    sandbox = parts.kernel.sandbox(request.sandbox)
+    with parts.store.read() as tx:
+        others = tx.endpoints(sandbox=sandbox)
+    ifname = request.ifname or _free_ifname(net.ifname_prefix, others)
+    return _Place(sandbox, ifname, others, parts.kernel.read(_sandbox_scope(sandbox, ifname)))
+
+
+def _hand_over(request: AttachRequest) -> _Place:
+    """No sandbox yet: the inner end waits in the host, under a name that is found again."""
+    return _Place(Sandbox("", f"handed:{request.id}"), f"bw{request.id[:12]}", (), frozenset())
 
 
 def _sandbox_scope(sandbox: Sandbox, ifname: str) -> Scope:
@@ -90,11 +103,12 @@ def _decide(
             f"network {net.name} is {net.driver}: ports are published on NAT networks only;"
             " here the endpoint's own address has all its ports"
         )
-    name = request.name or _free_name(tx, net, request.sandbox)
+    handed = request.placement is Placement.HANDOVER
+    name = request.name or (request.id[:12] if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     _refuse_taken_ports(tx, request)
-    identity = parts.identity()
+    identity = request.id or parts.identity()
     addresses = tuple(_addresses(tx, net, request))
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
@@ -105,7 +119,7 @@ def _decide(
             sandbox=place.sandbox,
             link=f"bv{identity[:12]}",
             ifname=ifname if net.bridge else "",
-            mac=request.mac or net.mac_for(name, addresses),
+            mac=request.mac or net.mac_for("" if handed else name, addresses),
             addresses=addresses,
             default_route=_default_route(net, place, warnings),
             ports=request.ports,
@@ -135,22 +149,29 @@ def _free_name(tx: Tx, net: Network, sandbox: str) -> str:
 def _addresses(tx: Tx, net: Network, request: AttachRequest) -> Iterator[Interface]:
     """One address of each IP version that the network has pools of."""
     left = list(request.addresses)
+    handed = request.placement is Placement.HANDOVER
     for version in sorted({pool.subnet.version for pool in net.pools}):
         pools = [pool for pool in net.pools if pool.subnet.version == version]
         wanted = next((address for address in left if address.version == version), None)
         if wanted is not None:
             left.remove(wanted)
-        yield _take(tx, net, pools, wanted)
+        if wanted is None and handed:
+            continue  # Docker leaves IPv6 out where the container has it switched off
+        if wanted is None and net.ipam is Ipam.DOCKER:
+            raise Invalid(f"the addresses of network {net.name} are given by Docker: name a free one with --ip")
+        yield _take(tx, net, pools, wanted, request.placement)
     if left:
         raise Invalid(f"network {net.name} has no IPv{left[0].version} subnet for {left[0]}: leave it out")
 
 
-def _take(tx: Tx, net: Network, pools: Sequence[Pool], wanted: Address | None) -> Interface:
+def _take(tx: Tx, net: Network, pools: Sequence[Pool], wanted: Address | None, placement: Placement) -> Interface:
     if wanted is not None:
         pool = net.pool_of(wanted)
         if pool is None:
             subnets = ", ".join(str(p.subnet) for p in pools)
             raise Invalid(f"address {wanted} is outside network {net.name} ({subnets}): choose one inside")
+        if lent(pool, placement):
+            return ip_interface(f"{wanted}/{pool.subnet.prefixlen}")
         pools = [pool]
     for pool in pools:
         try:
@@ -212,6 +233,17 @@ def detach(parts: Parts, network: str, sandbox: str, *, dry_run: bool) -> Outcom
             endpoints = _matching(parts, tx, net, sandbox)
         ops = [op for ep in endpoints for op in _detach_one(parts, net, ep, dry_run=dry_run).ops]
         return Outcome(tuple(endpoints), Plan(tuple(ops)))
+
+
+def release(parts: Parts, identity: str) -> Plan:
+    """Unplug the endpoint of that id. One that is gone already is fine."""
+    with parts.changing():
+        with parts.store.read() as tx:
+            ep = tx.endpoint(identity)
+            net = tx.network(ep.network) if ep is not None else None
+        if ep is None or net is None:
+            return Plan()
+        return _detach_one(parts, net, ep, dry_run=False)
 
 
 def _matching(parts: Parts, tx: Tx, net: Network, text: str) -> list[Endpoint]:

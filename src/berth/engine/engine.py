@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from berth.engine import attach, networks, reconcile
+from berth.engine import attach, networks, pools, ports, reconcile
 from berth.engine.parts import Parts
-from berth.model import AttachRequest, Endpoint, Network, NetworkSpec
+from berth.model import (
+    Address,
+    AttachRequest,
+    Endpoint,
+    Interface,
+    Network,
+    NetworkSpec,
+    Pool,
+    PoolRequest,
+    PortMapping,
+    PortRequest,
+)
+from berth.plan import Plan
 from berth.seams import Outcome
 
 
@@ -46,6 +58,47 @@ class Engine:
         """All endpoints, or those of one network, oldest first."""
         with self._parts.store.read() as tx:
             return tx.endpoints(network=None if network is None else networks.find(tx, network).id)
+
+    def endpoint(self, identity: str) -> Endpoint | None:
+        """The endpoint of that id."""
+        with self._parts.store.read() as tx:
+            return tx.endpoint(identity)
+
+    def release(self, identity: str) -> Plan:
+        """Unplug the endpoint of that id. One that is gone already is fine."""
+        return attach.release(self._parts, identity)
+
+    def publish(self, identity: str, wanted: Sequence[PortRequest]) -> Sequence[PortMapping]:
+        """Publish ports of an endpoint in place of those it has. Raises `NotFound`, `Invalid`, `Taken`, `Exhausted`."""
+        return ports.publish(self._parts, identity, wanted)
+
+    def request_pool(self, asked: PoolRequest) -> Pool:
+        """Hold a pool; see `engine.pools`."""
+        return pools.request_pool(self._parts, asked)
+
+    def release_pool(self, owner: str) -> None:
+        """Let go of a pool."""
+        pools.release_pool(self._parts, owner)
+
+    def request_gateway(self, owner: str, wanted: Address | None) -> Interface:
+        """The gateway of a pool."""
+        return pools.request_gateway(self._parts, owner, wanted)
+
+    def request_address(self, owner: str, wanted: Address | None, holder: str) -> Interface:
+        """An address of a pool."""
+        return pools.request_address(self._parts, owner, wanted, holder)
+
+    def release_address(self, owner: str, address: Address) -> None:
+        """Give an address back to its pool."""
+        pools.release_address(self._parts, owner, address)
+
+    def collect(self) -> Sequence[Address]:
+        """Give back the addresses that Docker asked for and never used."""
+        return pools.collect(self._parts)
+
+    def unclaimed(self) -> frozenset[str]:
+        """The endpoints whose inner end nobody has come for."""
+        return reconcile.unclaimed(self._parts)
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""

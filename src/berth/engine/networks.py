@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from berth import ipam
+from berth.engine import pools
 from berth.engine.parts import Parts
 from berth.engine.reach import scope_of
 from berth.errors import NotFound, Taken
-from berth.model import Network, NetworkSpec
+from berth.model import Ipam, Network, NetworkSpec, Subnet
 from berth.plan import diff
 from berth.seams import Intent, Outcome, Tx
 from berth.state import within
@@ -20,9 +21,12 @@ def create(parts: Parts, spec: NetworkSpec, *, dry_run: bool) -> Outcome[Network
         with parts.store.read() as tx:
             if (same := tx.network(spec.name)) is not None and same.name == spec.name:
                 raise Taken(f"there is a network {spec.name} already: choose another name, or `berth network rm` it")
-            host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
+            host = replace(parts.kernel.host(), networks=tuple(tx.networks()), held=_held_for_others(tx, spec))
         driver = parts.choose(spec, host)
-        net = driver.complete(spec, host, parts.identity(), parts.now())
+        net = driver.complete(spec, host, spec.id or parts.identity(), parts.now())
+        if spec.ipam is Ipam.POOL:
+            with parts.store.read() as tx:
+                net = pools.adopt(tx, net)
         want = driver.network(net)
         before = parts.kernel.read(scope_of(want))
         plan = diff(want, before)
@@ -36,6 +40,11 @@ def create(parts: Parts, spec: NetworkSpec, *, dry_run: bool) -> Outcome[Network
             tx.open(intent)
         parts.carry_out(intent, plan)
         return Outcome(net, plan)
+
+
+def _held_for_others(tx: Tx, spec: NetworkSpec) -> tuple[Subnet, ...]:
+    mine = spec.subnets if spec.ipam is Ipam.POOL else ()
+    return tuple(entry.pool.subnet for entry in tx.held_pools() if entry.pool.subnet not in mine)
 
 
 def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
@@ -57,6 +66,7 @@ def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
         intent = Intent(net.id, "remove", before, after)
         with parts.store.write(durable=True) as tx:
             tx.drop_network(net.id)
+            pools.forget_unheld(parts, tx, net)
             tx.open(intent)
         parts.carry_out(intent, plan)
         return Outcome(net, plan)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from berth import ipam
 from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
-from berth.model import Endpoint, Network
+from berth.model import Endpoint, Network, Placement, Pool
 from berth.plan import Plan
 from berth.seams import Choose, Driver, Intent, Kernel, Store, Tx
 from berth.state import State
@@ -76,17 +76,27 @@ def recover(parts: Parts, intent: Intent) -> None:
             tx.drop_network(intent.id)
         elif intent.verb == "attach":
             forget(tx, intent.id)
+        elif intent.verb == "publish" and (ep := tx.endpoint(intent.id)) is not None:
+            tx.save_endpoint(replace(ep, ports=()))
         tx.close(intent.id)
 
 
+def lent(pool: Pool, placement: Placement) -> bool:
+    """Whether an endpoint's address was asked of the IPAM driver, and not by the attach itself."""
+    return bool(pool.owner) and placement is Placement.HANDOVER
+
+
 def forget(tx: Tx, identity: str) -> None:
-    """Drop an endpoint and give its addresses back. One that is gone already is fine."""
+    """Drop an endpoint and give its addresses back. One that is gone already is fine.
+
+    What Docker asked the IPAM driver for, Docker gives back by itself.
+    """
     ep = tx.endpoint(identity)
     if ep is None:
         return
     net = tx.network(ep.network)
     for interface in ep.addresses if net is not None else ():
         pool = net.pool_of(interface.ip) if net is not None else None
-        if pool is not None:
+        if pool is not None and not lent(pool, ep.placement):
             ipam.give_back(pool, tx.ledger(ep.network, pool), interface.ip)
     tx.drop_endpoint(identity)

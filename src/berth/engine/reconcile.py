@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError
-from berth.model import Endpoint
+from berth.model import Endpoint, Placement
 from berth.seams import Outcome, Scope
-from berth.state import Obj, Veth, keys
+from berth.state import HOST, Obj, Veth, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
@@ -19,7 +20,8 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
         with parts.store.read() as tx:
             networks = {net.id: net for net in tx.networks()}
             endpoints = tx.endpoints()
-        gone = [ep for ep in endpoints if not _alive(parts, ep)]
+        cables = _cables(parts, endpoints)
+        gone = [ep for ep in endpoints if not _alive(parts, ep, cables)]
         with parts.store.write() as tx:
             for ep in gone:
                 forget(tx, ep.id)
@@ -32,7 +34,11 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
         namespaces = frozenset(obj.ns for obj in want if isinstance(obj, Veth))
         plan = reach(parts.kernel, frozenset(want), Scope(keys(want), marked=True, namespaces=namespaces))
         parts.kernel.sweep()
-    return Outcome(tuple(f"endpoint {ep.name}: its sandbox {ep.sandbox.path} is gone" for ep in gone), plan)
+    return Outcome(tuple(f"endpoint {ep.name}: {_why(ep)} is gone" for ep in gone), plan)
+
+
+def _why(ep: Endpoint) -> str:
+    return f"its sandbox {ep.sandbox.path}" if ep.sandbox.path else "the container that Docker had for it"
 
 
 def _go_round_obstacles(parts: Parts) -> None:
@@ -45,8 +51,24 @@ def _go_round_obstacles(parts: Parts) -> None:
                 tx.save_network(replace(net, bypass=True))
 
 
-def _alive(parts: Parts, ep: Endpoint) -> bool:
+def unclaimed(parts: Parts) -> frozenset[str]:
+    """The endpoints whose inner end nobody has come for, by id."""
+    with parts.store.read() as tx:
+        endpoints = tx.endpoints()
+    cables = _cables(parts, endpoints)
+    return frozenset(ep.id for ep in endpoints if ep.link in cables and cables[ep.link].ns == HOST)
+
+
+def _cables(parts: Parts, endpoints: Iterable[Endpoint]) -> dict[str, Veth]:
+    """The cables of handed-over endpoints that are there: one goes with the sandbox that holds its inner end."""
+    wanted = frozenset(("link", HOST, ep.link) for ep in endpoints if ep.placement is Placement.HANDOVER)
+    return {obj.name: obj for obj in parts.kernel.read(Scope(wanted)) if isinstance(obj, Veth)} if wanted else {}
+
+
+def _alive(parts: Parts, ep: Endpoint, cables: Mapping[str, Veth]) -> bool:
     """Whether the endpoint's sandbox is still there, and still the same one."""
+    if ep.placement is Placement.HANDOVER:
+        return ep.link in cables
     try:
         return parts.kernel.sandbox(ep.sandbox.path).identity == ep.sandbox.identity
     except BerthError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 from berth.errors import Exhausted
@@ -16,8 +16,8 @@ DEFAULTS: tuple[IPv4Network, ...] = (
 )
 
 
-def default_subnet(occupied: Iterable[Subnet]) -> IPv4Network:
-    """The first of Docker's default pools that overlaps nothing the host has or reaches.
+def default_subnet(occupied: Iterable[Subnet], length: int | None = None) -> IPv4Network:
+    """The first of Docker's default pools, or of their parts of that length in bits, that overlaps nothing in use.
 
     Default routes are no obstacle, nor are their halves 0.0.0.0/1 and 128.0.0.0/1, which VPN clients add to outdo
     the default route: they say where everything else goes, not that an address is in use.
@@ -25,13 +25,21 @@ def default_subnet(occupied: Iterable[Subnet]) -> IPv4Network:
     Raises `Exhausted` when each overlaps something.
     """
     obstacles = [net for net in occupied if isinstance(net, IPv4Network) and net.prefixlen > 1]
-    for candidate in DEFAULTS:
+    for candidate in _candidates(length):
         if not any(candidate.overlaps(net) for net in obstacles):
             return candidate
     raise Exhausted(
         f"each of the {len(DEFAULTS)} default pools, {DEFAULTS[0]} to {DEFAULTS[-1]}, overlaps a network or route of"
         " this host: choose a subnet with --subnet"
     )
+
+
+def _candidates(length: int | None) -> Iterator[IPv4Network]:
+    for pool in DEFAULTS:
+        if length is None:
+            yield pool
+        elif pool.prefixlen <= length:
+            yield from pool.subnets(new_prefix=length)
 
 
 def ula_subnet(seed: str) -> IPv6Network:

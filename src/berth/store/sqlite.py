@@ -15,11 +15,11 @@ import msgspec
 
 from berth import schema
 from berth.errors import Denied, Invalid, Refused, Unsupported
-from berth.model import Endpoint, Network, Pool, PortMapping, Sandbox
-from berth.seams import Intent
+from berth.model import Address, Endpoint, Grant, Network, Pool, PortMapping, Sandbox
+from berth.seams import HeldPool, Intent
 
-_VERSION = 1
-_TABLES = """
+_VERSION = 2
+_FIRST = """
 CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, body BLOB NOT NULL) STRICT;
 CREATE TABLE endpoint (
   id TEXT PRIMARY KEY,
@@ -43,6 +43,19 @@ CREATE TABLE port (
 CREATE INDEX port_of ON port (endpoint);
 CREATE TABLE intent (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 """
+
+#: What each format added to the one before it.
+_ADDED = {
+    1: _FIRST,
+    2: """
+CREATE TABLE pool (owner TEXT PRIMARY KEY, holders INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE granted (
+  pool TEXT NOT NULL, address TEXT NOT NULL, holder TEXT NOT NULL, taken REAL NOT NULL, released REAL,
+  PRIMARY KEY (pool, address)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX granted_to ON granted (pool, holder);
+""",
+}
 
 _WAIT = 30  # seconds for another process's transaction
 _encode_intent = msgspec.json.Encoder().encode
@@ -81,10 +94,10 @@ class SqliteStore:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > _VERSION:
                 raise Unsupported(f"{path} was written by a newer Berth (format {version}): use that one")
-            if version < 1:
-                for statement in _TABLES.split(";"):
+            for number in range(version + 1, _VERSION + 1):
+                for statement in _ADDED[number].split(";"):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={_VERSION}")
+            self._db.execute(f"PRAGMA user_version={_VERSION}")
 
     def close(self) -> None:
         """Close the file."""
@@ -190,6 +203,7 @@ class SqliteTx:
             "INSERT INTO endpoint VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
             (ep.id, ep.network, ep.name, ep.sandbox.identity, ep.ifname, schema.dump(ep)),
         )
+        self._db.execute("DELETE FROM port WHERE endpoint = ?", (ep.id,))
         for port in ep.ports:
             row = (port.proto, port.host_port, str(port.host_ip or ""), ep.id)
             self._db.execute("INSERT OR REPLACE INTO port VALUES (?, ?, ?, ?)", row)
@@ -199,7 +213,47 @@ class SqliteTx:
         self._db.execute("DELETE FROM port WHERE endpoint = ?", (identity,))
 
     def ledger(self, network: str, pool: Pool) -> SqliteLedger:
-        return SqliteLedger(self._db, f"{network} {pool.subnet}", pool.subnet.max_prefixlen // 8)
+        return SqliteLedger(self._db, f"{pool.owner or network} {pool.subnet}", pool.subnet.max_prefixlen // 8)
+
+    def drop_ledger(self, pool: Pool) -> None:
+        for table in ("run", "cursor"):
+            self._db.execute(f"DELETE FROM {table} WHERE pool = ?", (f"{pool.owner} {pool.subnet}",))
+
+    def held_pool(self, owner: str) -> HeldPool | None:
+        row = self._db.execute("SELECT body, holders FROM pool WHERE owner = ?", (owner,)).fetchone()
+        return None if row is None else HeldPool(schema.load_pool(row[0]), row[1])
+
+    def held_pools(self) -> Sequence[HeldPool]:
+        rows = self._db.execute("SELECT body, holders FROM pool ORDER BY owner")
+        return [HeldPool(schema.load_pool(body), holders) for body, holders in rows]
+
+    def save_pool(self, held: HeldPool) -> None:
+        row = (held.pool.owner, held.holders, schema.dump_pool(held.pool))
+        self._db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?)", row)
+
+    def drop_pool(self, owner: str) -> None:
+        self._db.execute("DELETE FROM pool WHERE owner = ?", (owner,))
+
+    def grant(self, pool: str, address: Address) -> Grant | None:
+        return self._grant("address = ?", pool, str(address))
+
+    def granted_to(self, pool: str, holder: str) -> Grant | None:
+        """The address that a holder has, or else had last."""
+        return self._grant("holder = ? ORDER BY released IS NOT NULL, released DESC LIMIT 1", pool, holder)
+
+    def grants(self, pool: str) -> Sequence[Grant]:
+        return [_grant(row) for row in self._db.execute("SELECT * FROM granted WHERE pool = ?", (pool,))]
+
+    def save_grant(self, grant: Grant) -> None:
+        row = (grant.pool, str(grant.address), grant.holder, grant.taken, grant.released)
+        self._db.execute("INSERT OR REPLACE INTO granted VALUES (?, ?, ?, ?, ?)", row)
+
+    def drop_grant(self, pool: str, address: Address) -> None:
+        self._db.execute("DELETE FROM granted WHERE pool = ? AND address = ?", (pool, str(address)))
+
+    def _grant(self, where: str, pool: str, value: str) -> Grant | None:
+        row = self._db.execute(f"SELECT * FROM granted WHERE pool = ? AND {where}", (pool, value)).fetchone()
+        return None if row is None else _grant(row)
 
     def port_owner(self, wanted: PortMapping) -> Endpoint | None:
         """The endpoint whose published port the given one would clash with."""
@@ -220,6 +274,11 @@ class SqliteTx:
 
     def intents(self) -> Sequence[Intent]:
         return [_decode_intent(row[0]) for row in self._db.execute("SELECT body FROM intent ORDER BY rowid")]
+
+
+def _grant(row: tuple[str, str, str, float, float | None]) -> Grant:
+    pool, address, holder, taken, released = row
+    return Grant(pool, ip_address(address), holder, taken, released)
 
 
 class SqliteLedger:

@@ -1,0 +1,229 @@
+"""Pools and addresses for networks that Berth does not make by itself: the verbs behind the IPAM driver.
+
+Docker asks for a pool before there is a network, and for addresses before there are endpoints. When the network
+turns out to be Berth's, it works from the same record of taken addresses, so `berth attach` and Docker never clash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from ipaddress import ip_interface
+
+from berth import ipam
+from berth.engine.parts import Parts
+from berth.errors import Exhausted, Invalid, NotFound, Taken
+from berth.model import Address, Grant, Interface, Network, Pool, PoolRequest
+from berth.seams import HeldPool, Tx
+
+_GRACE = 60  # seconds after which an address that no endpoint has is nobody's: Docker retries a call for 15
+_MEMORY = 90 * 86400  # seconds for which a name finds its address again
+_RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
+
+
+def request_pool(parts: Parts, asked: PoolRequest) -> Pool:
+    """Hold a pool. Every call is one holder more, until `release_pool`."""
+    with parts.changing():
+        host = parts.kernel.host()
+        with parts.store.write(durable=True) as tx:
+            held = [entry.pool for entry in tx.held_pools()]
+            host = replace(host, networks=tuple(tx.networks()))
+            pool = ipam.pool_for(asked, host, held, parts.identity())
+            before = tx.held_pool(pool.owner)
+            if before is None:
+                ipam.reserve(pool, tx.ledger("", pool))
+            else:
+                pool = before.pool
+            tx.save_pool(HeldPool(pool, before.holders + 1 if before is not None else 1))
+    return pool
+
+
+def release_pool(parts: Parts, owner: str) -> None:
+    """One holder less; the last one takes the pool along. One that is not held is fine."""
+    with parts.changing(), parts.store.write(durable=True) as tx:
+        held = tx.held_pool(owner)
+        if held is None:
+            return
+        if held.holders > 1:
+            tx.save_pool(replace(held, holders=held.holders - 1))
+            return
+        tx.drop_pool(owner)
+        if not _users(tx, owner):
+            _forget(parts, tx, held.pool)
+
+
+def forget_unheld(parts: Parts, tx: Tx, net: Network) -> None:
+    """Drop the records of a removed network's pools that Docker has let go before."""
+    for pool in net.pools:
+        if pool.owner and tx.held_pool(pool.owner) is None and not _users(tx, pool.owner):
+            _forget(parts, tx, pool)
+
+
+def adopt(tx: Tx, net: Network) -> Network:
+    """Let a network work from the pools that were held for it."""
+    held = {entry.pool.subnet: entry.pool for entry in tx.held_pools()}
+    pools = []
+    for pool in net.pools:
+        mine = held.get(pool.subnet)
+        if mine is None:
+            raise NotFound(f"no pool {pool.subnet} is held: Docker has to ask Berth's IPAM driver for it first")
+        pools.append(replace(pool, ip_range=mine.ip_range, owner=mine.owner))
+    return replace(net, pools=tuple(pools))
+
+
+def request_gateway(parts: Parts, owner: str, wanted: Address | None) -> Interface:
+    """The gateway of a pool: the LAN's router, else the wanted address, else the first free one.
+
+    An IPv6 LAN whose router has only a link-local address gets the address that all of a subnet's routers answer
+    to (RFC 4291 section 2.6.1): Docker wants one of the subnet.
+    """
+    with parts.changing(), parts.store.write(durable=True) as tx:
+        held = _held(tx, owner)
+        pool = held.pool
+        if pool.gateway is not None:
+            if wanted not in (None, pool.gateway):
+                what = "the LAN's router is" if ipam.on_lan(pool) else "the pool's gateway is"
+                raise Taken(f"gateway {wanted} contradicts {what} {pool.gateway}: leave --gateway out, or give that")
+            return _interface(pool, pool.gateway)
+        if wanted is None and ipam.on_lan(pool):
+            if pool.subnet.version == 6:
+                return _interface(pool, pool.subnet.network_address)
+            raise Invalid(f"this host has no router in {pool.subnet}: name the LAN's with --gateway")
+        ledger = tx.ledger("", pool)
+        address = wanted if wanted is not None else _first(pool, tx)
+        ipam.check(replace(pool, gateway=address))
+        ipam.take(pool, ledger, address)
+        tx.save_pool(replace(held, pool=replace(pool, gateway=address)))
+        return _interface(pool, address)
+
+
+def request_address(parts: Parts, owner: str, wanted: Address | None, holder: str) -> Interface:
+    """An address of a pool: the wanted one, else the one that the holder had last, else the next free one.
+
+    Docker up to 28 does not say who asks. There, who comes right after another has left is taken for the same one
+    come back: what `docker compose up --force-recreate` does.
+    """
+    with parts.changing(), parts.store.write() as tx:
+        pool = _held(tx, owner).pool
+        now = _seconds(parts)
+        again = tx.grant(owner, wanted) if wanted is not None else None
+        if again is not None and again.released is None and now - again.taken < _RETURN and not _used(tx, again):
+            address = again.address  # the answer to the first call was lost, and Docker asks once more
+        elif wanted is not None and wanted in (*pool.reserved, pool.gateway) and not _users(tx, owner):
+            return _interface(pool, wanted)  # as --aux-address: never given anyway
+        else:
+            address = _take(tx, pool, wanted, holder, now)
+        tx.save_grant(Grant(owner, address, holder, now))
+    return _interface(pool, address)
+
+
+def release_address(parts: Parts, owner: str, address: Address) -> None:
+    """Give an address back. One that Docker does not hold is fine."""
+    with parts.changing(), parts.store.write() as tx:
+        grant = tx.grant(owner, address)
+        held = tx.held_pool(owner)
+        if grant is not None and grant.released is None and held is not None:
+            _release(tx, held.pool, grant, _seconds(parts))
+
+
+def collect(parts: Parts) -> Sequence[Address]:
+    """Give back the addresses that Docker asked for and never used: it died in between."""
+    lost = []
+    with parts.store.write() as tx:
+        now = _seconds(parts)
+        for held in tx.held_pools():
+            for grant in _unused(tx, held.pool, now):
+                _release(tx, held.pool, grant, now)
+                lost.append(grant.address)
+            for grant in tx.grants(held.pool.owner):
+                if grant.released is not None and now - grant.released > (_MEMORY if grant.holder else _RETURN):
+                    tx.drop_grant(grant.pool, grant.address)
+    return lost
+
+
+def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float) -> Address:
+    ledger = tx.ledger("", pool)
+    if wanted is None:
+        before = tx.granted_to(pool.owner, holder) if holder else _last_to_leave(tx, pool, now)
+        if before is not None and before.released is not None and ledger.covering(int(before.address)) is None:
+            return ipam.take(pool, ledger, before.address)
+    try:
+        return ipam.take(pool, ledger, wanted)
+    except (Exhausted, Taken):
+        unused = _unused(tx, pool, now)
+        if not unused:
+            raise
+        for grant in unused:
+            _release(tx, pool, grant, now)
+        return ipam.take(pool, ledger, wanted)
+
+
+def _last_to_leave(tx: Tx, pool: Pool, now: float) -> Grant | None:
+    """Of the nameless that have just left, the first: who is stopped first is started first."""
+    left = [g for g in tx.grants(pool.owner) if not g.holder and g.released is not None and now - g.released < _RETURN]
+    return min(left, key=lambda grant: grant.released or 0, default=None)
+
+
+def _unused(tx: Tx, pool: Pool, now: float) -> list[Grant]:
+    """Addresses that no endpoint of a network of Berth's has, though it is high time."""
+    users = _users(tx, pool.owner)
+    if not users:
+        return []  # another driver's network: who uses what is not known here
+    used = {interface.ip for net in users for ep in tx.endpoints(network=net.id) for interface in ep.addresses}
+    used |= {address for net in users for p in net.pools for _, address in p.aux}
+    return [
+        grant
+        for grant in tx.grants(pool.owner)
+        if grant.released is None and grant.address not in used and now - grant.taken > _GRACE
+    ]
+
+
+def _used(tx: Tx, grant: Grant) -> bool:
+    return any(
+        interface.ip == grant.address
+        for net in _users(tx, grant.pool)
+        for ep in tx.endpoints(network=net.id)
+        for interface in ep.addresses
+    )
+
+
+def _release(tx: Tx, pool: Pool, grant: Grant, now: float) -> None:
+    ipam.give_back(pool, tx.ledger("", pool), grant.address)
+    tx.save_grant(replace(grant, released=now))
+
+
+def _forget(parts: Parts, tx: Tx, pool: Pool) -> None:
+    """Drop a pool's record, but not who had which address: a network that is made anew finds it again."""
+    now = _seconds(parts)
+    for grant in tx.grants(pool.owner):
+        if grant.released is None:
+            tx.save_grant(replace(grant, released=now))
+    tx.drop_ledger(pool)
+
+
+def _users(tx: Tx, owner: str) -> list[Network]:
+    return [net for net in tx.networks() if any(pool.owner == owner for pool in net.pools)]
+
+
+def _held(tx: Tx, owner: str) -> HeldPool:
+    held = tx.held_pool(owner)
+    if held is None:
+        raise NotFound(f"no pool {owner}: it was released, or Berth's records were lost; make the network again")
+    return held
+
+
+def _first(pool: Pool, tx: Tx) -> Address:
+    ledger = tx.ledger("", pool)
+    for number in range(1, pool.subnet.num_addresses - 1):
+        if ledger.covering(int(pool.subnet[number])) is None:
+            return pool.subnet[number]
+    raise Exhausted(f"pool {pool.subnet} is full: none is left for the gateway")
+
+
+def _interface(pool: Pool, address: Address | None) -> Interface:
+    return ip_interface(f"{address}/{pool.subnet.prefixlen}")
+
+
+def _seconds(parts: Parts) -> float:
+    return datetime.fromisoformat(parts.now()).timestamp()

@@ -170,7 +170,7 @@ class Rig:
 def _network(driver: str, state: Path) -> tuple[Engine, str]:
     """An engine with one network in the namespace the thread is in, and that network's bridge."""
     state.mkdir(parents=True)
-    engine = wire.api(f"sqlite:{state / 'berth.db'}")
+    engine = wire.engine(f"sqlite:{state / 'berth.db'}")
     if driver == "flat":
         subprocess.run(["ip", "-batch", "-"], input=_LAN, text=True, check=True)
         spec = NetworkSpec("net", driver="flat", settings=(("bridge", "br0"),))

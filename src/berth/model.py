@@ -212,6 +212,7 @@ class Endpoint:
     default_route: tuple[int, ...] = ()  # the IP versions whose default route leaves through this endpoint
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
+    options: Pairs = ()  # for who finishes a handed-over cable; see `spec.ENDPOINT_OPTIONS`
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +228,7 @@ class AttachRequest:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
+    options: Pairs = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def load_endpoint(data: bytes) -> Endpoint:
     raw["default_route"] = tuple(raw["default_route"])
     raw["ports"] = tuple(_port(port) for port in raw["ports"])
     raw["placement"] = Placement(raw["placement"])
+    raw["options"] = tuple((key, value) for key, value in raw.get("options", ()))
     return Endpoint(**raw)
 
 

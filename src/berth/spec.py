@@ -195,6 +195,28 @@ OPTIONS: dict[str, Option] = {
 _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, option.key) if key is not None}
 
 
+#: What may be said of one endpoint with Docker's `--driver-opt`, where Berth does not finish the cable itself.
+ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
+    "gateway": _boolean,  # false: no default route through this network
+    "iface_prefix": _prefix,
+    "mac": mac,
+    "routes": _routes,
+}
+ENDPOINT_ALIASES = {"com.docker.network.container_iface_prefix": "iface_prefix"}
+
+
+def endpoint_options(options: Pairs) -> Pairs:
+    """The options of an endpoint, checked. Raises `Invalid`."""
+    checked = {}
+    for key, value in options:
+        short = _one_of(ENDPOINT_ALIASES.get(key, key), ENDPOINT_OPTIONS, "endpoint option")
+        try:
+            checked[short] = ENDPOINT_OPTIONS[short](value)
+        except Invalid as error:
+            raise Invalid(f"endpoint option {key}: {error}") from None
+    return tuple(checked.items())
+
+
 def _chosen_driver(driver: str, options: Pairs) -> str:
     chosen = driver_name(driver)
     modes = [value for key, value in options if key == "mode"]

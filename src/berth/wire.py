@@ -7,13 +7,14 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
+from berth.client import reachable
 from berth.drivers import DRIVERS, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
 from berth.errors import Invalid
 from berth.kernel.linux import LinuxKernel
-from berth.seams import Kernel
+from berth.seams import Api, Kernel
 from berth.store.sqlite import SqliteStore
 
 
@@ -22,7 +23,25 @@ def state_directory() -> Path:
     return Path(os.environ.get("BERTH_STATE") or "/var/lib/berth")
 
 
-def api(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
+def socket_path() -> Path:
+    """Where the daemon listens: berth.sock in $BERTH_RUN, else in /run/berth."""
+    return Path(os.environ.get("BERTH_RUN") or "/run/berth").absolute() / "berth.sock"
+
+
+def api(store: str | None = None) -> Api:
+    """The daemon, if one listens that manages this network namespace; else, or for a store that is named, an engine.
+
+    Raises what `engine` raises, and `Denied` when the daemon may not be spoken to.
+    """
+    if not (store or os.environ.get("BERTH_STORE")):
+        path = socket_path()
+        daemon = reachable(path) if path.exists() else None
+        if daemon is not None:
+            return daemon
+    return engine(store)
+
+
+def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     """The engine, in this process.
 
     `store`: a URL (`sqlite:PATH`); None: $BERTH_STORE, else SQLite in the state directory.

@@ -25,7 +25,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def engine(host: Host, state: Path) -> Iterator[Engine]:
-    engine = wire.api()
+    engine = wire.engine()
     yield engine
     engine.close()
 
@@ -54,7 +54,7 @@ PROCESSES, EACH = 8, 12
 _MANY = """
 import sys
 from berth import spec, wire
-engine = wire.api()
+engine = wire.engine()
 for name in sys.argv[1:]:
     print(engine.attach(spec.attach_request(network="nat", sandbox=name)).value.addresses[0].ip)
 engine.close()
@@ -197,7 +197,7 @@ def test_one_process_at_a_time(host: Host, engine: Engine, state: Path) -> None:
 
     holder = os.open(state / "berth.lock", os.O_RDWR)
     fcntl.flock(holder, fcntl.LOCK_EX)
-    waiting = subprocess.Popen([sys.executable, "-c", "from berth import wire; wire.api().reconcile()"])
+    waiting = subprocess.Popen([sys.executable, "-c", "from berth import wire; wire.engine().reconcile()"])
     with pytest.raises(subprocess.TimeoutExpired):
         waiting.wait(timeout=1)
     os.close(holder)

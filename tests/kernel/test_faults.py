@@ -76,7 +76,7 @@ class World:
     kernel: LinuxKernel = field(default_factory=LinuxKernel)
 
     def engine(self, kernel: LinuxKernel | None = None) -> Engine:
-        return wire.api(f"sqlite:{self.state}/berth.db", kernel=kernel or LinuxKernel())
+        return wire.engine(f"sqlite:{self.state}/berth.db", kernel=kernel or LinuxKernel())
 
     def do(self, verb: Verb, kernel: LinuxKernel | None = None, *, dry_run: bool = False) -> Outcome[Any]:
         engine = self.engine(kernel)

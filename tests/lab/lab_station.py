@@ -98,7 +98,7 @@ def crowd(network: str, first: str, count: str) -> None:
     from berth.errors import Exhausted
     from berth.model import AttachRequest
 
-    api, given, end = wire.api(), [], ""
+    api, given, end = wire.engine(), [], ""
     for number in range(int(first), int(first) + int(count)):
         try:
             ep = api.attach(AttachRequest(network, f"crowd{number}")).value
@@ -114,7 +114,7 @@ def clear() -> None:
     """Leave no endpoint and no network."""
     from berth import wire
 
-    api = wire.api()
+    api = wire.engine()
     for net in api.networks():
         for ep in api.endpoints(net.id):
             api.detach(net.id, ep.id)

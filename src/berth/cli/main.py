@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "port": ("berth.cli.endpoint:port", "List published ports."),
     "run": ("berth.cli.run:run", "Run a command in a fresh sandbox on a network."),
     "reconcile": ("berth.cli.reconcile:reconcile", "Put host and records in order after a crash or a reboot."),
+    "daemon": ("berth.cli.daemon:daemon", "Answer Docker and other berth commands on a Unix socket."),
     "lab": ("berth.cli.lab:lab", "A virtual LAN to try everything on, without risk."),
     "completion": ("berth.cli.completion:completion", "Print the completion script for a shell."),
 }

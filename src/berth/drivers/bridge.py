@@ -35,7 +35,7 @@ class BridgeDriver:
         pools = pair_pools(asked, self._subnets(asked, host, identity))
         for pool in pools:
             ipam.check(pool)
-        if asked.ipam is not Ipam.DOCKER:  # which would give the address away
+        if asked.ipam is Ipam.NETWORK:  # others would not know that the address is taken
             pools = tuple(replace(p, gateway=first_free(p)) if p.gateway is None else p for p in pools)
         refuse_overlap_with_networks(pools, host)
         refuse_overlap_with_host(pools, host)
@@ -61,6 +61,8 @@ class BridgeDriver:
 
     def _subnets(self, asked: NetworkSpec, host: Host, identity: str) -> tuple[Subnet, ...]:
         """What was asked, with an IPv4 subnet always and an IPv6 one if wanted."""
+        if asked.ipam is not Ipam.NETWORK:
+            return asked.subnets
         versions = {subnet.version for subnet in asked.subnets}
         subnets = list(asked.subnets)
         if 4 not in versions:

@@ -104,7 +104,7 @@ def _decide(
             " here the endpoint's own address has all its ports"
         )
     handed = request.placement is Placement.HANDOVER
-    name = request.name or (request.id[:12] if handed else _free_name(tx, net, request.sandbox))
+    name = request.name or (_handed_name(tx, net, request) if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     _refuse_taken_ports(tx, request)
@@ -124,6 +124,7 @@ def _decide(
             default_route=_default_route(net, place, warnings),
             ports=request.ports,
             placement=request.placement,
+            options=request.options,
         ),
         tuple(warnings),
     )
@@ -144,6 +145,16 @@ def _free_name(tx: Tx, net: Network, sandbox: str) -> str:
         number += 1
         name = f"{base}-{number}"
     return name
+
+
+def _handed_name(tx: Tx, net: Network, request: AttachRequest) -> str:
+    """The name that the IPAM driver was told, else a part of the id."""
+    for address in request.addresses:
+        pool = net.pool_of(address)
+        grant = tx.grant(pool.owner, address) if pool is not None else None
+        if grant is not None and grant.holder and not tx.named(net.id, grant.holder):
+            return grant.holder
+    return request.id[:12]
 
 
 def _addresses(tx: Tx, net: Network, request: AttachRequest) -> Iterator[Interface]:

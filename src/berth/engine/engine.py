@@ -96,9 +96,9 @@ class Engine:
         """Give back the addresses that Docker asked for and never used."""
         return pools.collect(self._parts)
 
-    def unclaimed(self) -> frozenset[str]:
-        """The endpoints whose inner end nobody has come for."""
-        return reconcile.unclaimed(self._parts)
+    def abandoned(self) -> frozenset[str]:
+        """The handed-over endpoints that nobody seems to have any more."""
+        return reconcile.abandoned(self._parts)
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""

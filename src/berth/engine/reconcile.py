@@ -51,12 +51,12 @@ def _go_round_obstacles(parts: Parts) -> None:
                 tx.save_network(replace(net, bypass=True))
 
 
-def unclaimed(parts: Parts) -> frozenset[str]:
-    """The endpoints whose inner end nobody has come for, by id."""
+def abandoned(parts: Parts) -> frozenset[str]:
+    """The handed-over endpoints, by id, whose cable is gone, or whose inner end nobody has come for."""
     with parts.store.read() as tx:
-        endpoints = tx.endpoints()
+        endpoints = [ep for ep in tx.endpoints() if ep.placement is Placement.HANDOVER]
     cables = _cables(parts, endpoints)
-    return frozenset(ep.id for ep in endpoints if ep.link in cables and cables[ep.link].ns == HOST)
+    return frozenset(ep.id for ep in endpoints if ep.link not in cables or cables[ep.link].ns == HOST)
 
 
 def _cables(parts: Parts, endpoints: Iterable[Endpoint]) -> dict[str, Veth]:

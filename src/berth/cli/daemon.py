@@ -1,0 +1,20 @@
+"""`berth daemon`."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.pass_context
+def daemon(ctx: click.Context) -> None:
+    """Answer Docker, and other `berth` commands, on $BERTH_RUN/berth.sock.
+
+    The host and the records are put in order first. Containers do not need the daemon once they run: it may be
+    stopped, killed and started again without a packet lost. It ends on SIGTERM, when it has answered what it was
+    asked. Started by systemd, it takes over the socket that systemd holds.
+    """
+    from berth import wire
+    from berth.daemon.server import serve
+
+    serve(wire.engine(ctx.find_root().obj), wire.socket_path())

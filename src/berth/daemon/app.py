@@ -1,0 +1,171 @@
+"""What is served at which path."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from berth import __version__, rest, schema
+from berth.daemon.http import handler
+from berth.daemon.openapi import document
+from berth.daemon.tidy import Tidy
+from berth.daemon.worker import Worker
+from berth.engine.engine import Engine
+from berth.errors import BerthError, Invalid, codes
+from berth.plugins.docker import Call, calls, refusal
+
+T = TypeVar("T", bound=msgspec.Struct)
+log = logging.getLogger("berth")
+
+
+def app(engine: Engine, worker: Worker, tidy: Tidy) -> Starlette:
+    """All that the daemon answers."""
+    own = _Own(engine, worker, tidy)
+    docker = [
+        Route(f"/{name}", handler(name, _docker(call, worker, tidy), _refuse_docker), methods=["POST"])
+        for name, call in calls(engine).items()
+    ]
+    return Starlette(routes=[*docker, *own.routes()], exception_handlers={HTTPException: _no_such_path})
+
+
+def _docker(call: Call[Any], worker: Worker, tidy: Tidy) -> Callable[[Request, bytes], Awaitable[bytes]]:
+    async def answer(_: Request, body: bytes) -> bytes:
+        said = await worker.run(lambda: call(body))
+        if call.undoes:
+            tidy.sweep_soon()
+        return msgspec.json.encode(said)
+
+    return answer
+
+
+def _refuse_docker(error: BerthError, status: int) -> Response:
+    """Docker reads an error from a 200 as the driver's own words."""
+    return _json(msgspec.json.encode(refusal(error)), status or 200)
+
+
+def _refuse(error: BerthError, status: int) -> Response:
+    return _json(rest.failure(error), status or codes(error).http)
+
+
+def _no_such_path(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    text = f"{error.detail}: see /openapi.json"
+    said = {"message": text, "kind": "NotFound" if error.status_code == 404 else "Invalid", **refusal(text)}
+    return Response(msgspec.json.encode(said), error.status_code, error.headers, media_type="application/json")
+
+
+def _json(content: bytes, status: int = 200) -> Response:
+    return Response(content, status, media_type="application/json")
+
+
+class _Own:
+    """Berth's own API."""
+
+    def __init__(self, engine: Engine, worker: Worker, tidy: Tidy) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._tidy = tidy
+
+    def routes(self) -> list[Route]:
+        """Every path with its method."""
+        table: list[tuple[str, str, Callable[[Request, bytes], Awaitable[bytes]]]] = [
+            ("GET", "/openapi.json", self._document),
+            ("GET", "/v1/version", self._version),
+            ("GET", "/v1/networks", self._networks),
+            ("POST", "/v1/networks", self._create),
+            ("GET", "/v1/networks/{name}", self._network),
+            ("DELETE", "/v1/networks/{name}", self._remove),
+            ("GET", "/v1/endpoints", self._endpoints),
+            ("POST", "/v1/endpoints", self._attach),
+            ("DELETE", "/v1/endpoints", self._detach),
+            ("POST", "/v1/reconcile", self._reconcile),
+        ]
+        return [_by_method(path, table) for path in dict.fromkeys(path for _, path, _ in table)]
+
+    async def _document(self, _: Request, __: bytes) -> bytes:
+        return msgspec.json.encode(document())
+
+    async def _version(self, _: Request, __: bytes) -> bytes:
+        return msgspec.json.encode({"version": __version__})
+
+    async def _networks(self, _: Request, __: bytes) -> bytes:
+        return _array([schema.dump(net) for net in await self._worker.run(self._engine.networks)])
+
+    async def _network(self, request: Request, _: bytes) -> bytes:
+        name = request.path_params["name"]
+        return schema.dump(await self._worker.run(lambda: self._engine.network(name)))
+
+    async def _create(self, _: Request, body: bytes) -> bytes:
+        asked = _read(body, rest.NetworkCreate)
+        spec = rest.network_spec(asked)
+        outcome = await self._worker.run(lambda: self._engine.create_network(spec, dry_run=asked.dry_run))
+        return rest.reply(outcome, schema.dump(outcome.value))
+
+    async def _remove(self, request: Request, _: bytes) -> bytes:
+        name, dry_run = request.path_params["name"], _dry_run(request)
+        outcome = await self._worker.run(lambda: self._engine.remove_network(name, dry_run=dry_run))
+        return rest.reply(outcome, schema.dump(outcome.value))
+
+    async def _endpoints(self, request: Request, _: bytes) -> bytes:
+        network = request.query_params.get("network")
+        return _array([schema.dump(ep) for ep in await self._worker.run(lambda: self._engine.endpoints(network))])
+
+    async def _attach(self, _: Request, body: bytes) -> bytes:
+        asked = _read(body, rest.Attach)
+        request = rest.attach_request(asked)
+        outcome = await self._worker.run(lambda: self._engine.attach(request, dry_run=asked.dry_run))
+        return rest.reply(outcome, schema.dump(outcome.value))
+
+    async def _detach(self, request: Request, _: bytes) -> bytes:
+        network, sandbox = (_query(request, key) for key in ("network", "sandbox"))
+        dry_run = _dry_run(request)
+        outcome = await self._worker.run(lambda: self._engine.detach(network, sandbox, dry_run=dry_run))
+        self._tidy.sweep_soon()
+        return rest.reply(outcome, _array([schema.dump(ep) for ep in outcome.value]))
+
+    async def _reconcile(self, _: Request, __: bytes) -> bytes:
+        outcome = await self._worker.run(self._engine.reconcile)
+        return rest.reply(outcome, msgspec.json.encode(outcome.value))
+
+
+def _by_method(path: str, table: list[tuple[str, str, Callable[[Request, bytes], Awaitable[bytes]]]]) -> Route:
+    """One route a path, so that another method is answered with 405 and the list of those that there are."""
+    known = {method: handler(f"{method} {path}", answer, _refuse) for method, at, answer in table if at == path}
+
+    async def handle(request: Request) -> Response:
+        return await known["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, handle, methods=list(known))
+
+
+def _read(body: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise Invalid(f"the request cannot be read: {error}") from None
+
+
+def _query(request: Request, key: str) -> str:
+    value = request.query_params.get(key)
+    if not value:
+        raise Invalid(f"the query lacks {key}: give ?{key}=…")
+    return value
+
+
+def _dry_run(request: Request) -> bool:
+    value = request.query_params.get("dry_run", "false")
+    if value not in ("true", "false"):
+        raise Invalid(f"dry_run={value[:20]!r} is neither true nor false")
+    return value == "true"
+
+
+def _array(items: list[bytes]) -> bytes:
+    return b"[" + b",".join(items) + b"]"

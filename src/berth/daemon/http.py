@@ -1,0 +1,77 @@
+"""Requests and answers: bodies with a limit, errors in the shape that each protocol has for them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from berth.errors import BerthError, Refused
+
+LARGEST = 1 << 20  # bytes of a body; Docker's are a few hundred
+PATIENCE = 10  # seconds for a client to send its body
+log = logging.getLogger("berth")
+
+Answer = Callable[[Request, bytes], Awaitable[bytes]]
+Refuse = Callable[[BerthError, int], Response]
+
+
+class TooLarge(BerthError):
+    """More than anybody needs to say."""
+
+
+class TooSlow(BerthError):
+    """The client stopped in the middle of its request."""
+
+
+def handler(name: str, answer: Answer, refuse: Refuse) -> Callable[[Request], Awaitable[Response]]:
+    """An endpoint that always answers, and logs one line with the time it took."""
+
+    async def handle(request: Request) -> Response:
+        start = time.perf_counter()
+        outcome = "ok"
+        try:
+            return Response(await answer(request, await body(request)), media_type="application/json")
+        except ClientDisconnect:
+            outcome = "client gone"
+            return Response(status_code=400)
+        except TooLarge as error:
+            outcome = str(error)
+            return refuse(error, 413)
+        except TooSlow as error:
+            outcome = str(error)
+            return refuse(error, 408)
+        except BerthError as error:
+            outcome = str(error)
+            return refuse(error, 0)
+        except Exception as error:
+            outcome = "failed"
+            log.exception("%s", name)
+            return refuse(Refused(f"{type(error).__name__} in {name}, a fault of Berth's: see the daemon's log"), 500)
+        finally:
+            log.info("%s %.2f ms %s", name, (time.perf_counter() - start) * 1000, outcome)
+
+    return handle
+
+
+async def body(request: Request) -> bytes:
+    """A request's body. Raises `TooLarge` and `TooSlow`."""
+    parts, size = [], 0
+
+    async def read() -> None:
+        nonlocal size
+        async for part in request.stream():
+            size += len(part)
+            if size > LARGEST:
+                raise TooLarge(f"the request has more than {LARGEST} bytes: leave something out")
+            parts.append(part)
+
+    try:
+        await asyncio.wait_for(read(), PATIENCE)
+    except TimeoutError:
+        raise TooSlow(f"the request's body did not come within {PATIENCE} seconds: send it at once") from None
+    return b"".join(parts)

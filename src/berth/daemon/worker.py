@@ -1,0 +1,35 @@
+"""The engine in a thread of its own: one verb at a time, whoever asks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from berth.errors import Refused
+
+T = TypeVar("T")
+
+DEADLINE = 20  # seconds: Docker gives up on some calls after 30, and on others never
+
+
+class Worker:
+    """Runs verbs in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    async def run(self, verb: Callable[[], T]) -> T:
+        """Run a verb. Raises what it raises, and `Refused` when it takes too long; it goes on all the same then."""
+        work = asyncio.get_running_loop().run_in_executor(self._thread, verb)
+        done, _ = await asyncio.wait({work}, timeout=DEADLINE)
+        if not done:
+            work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody is left to hear of it
+            raise Refused(f"not finished within {DEADLINE} seconds: try again, and see the daemon's log")
+        return work.result()
+
+    def close(self, last: Callable[[], None]) -> None:
+        """Finish what is waiting, then do a last thing."""
+        self._thread.submit(last).result()
+        self._thread.shutdown()

@@ -1,0 +1,217 @@
+"""Docker's calls: each is one verb of the engine's.
+
+Docker repeats a call whose answer it did not get, and calls off what never was: every call may come twice, and
+undoing what is not there is fine. Nothing here asks Docker anything, which would wait for the very call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from berth.engine.engine import Engine
+from berth.errors import BerthError, Invalid, NotFound
+from berth.model import Endpoint, Network
+from berth.plugins.docker import messages as m
+from berth.spec import static_routes
+
+Json = dict[str, Any]
+M = TypeVar("M", bound=m.Message)
+_NO_ENDPOINT = "no endpoint {}: Berth's records were lost; start the container again"
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[M]):
+    """One call of the protocol."""
+
+    request: type[M]
+    answer: Callable[[M], Json]
+    undoes: bool = False  # leaves something to sweep up
+
+    def __call__(self, body: bytes) -> Json:
+        """Answer a request's body. Raises `BerthError`."""
+        if self.request is m.Nothing:
+            return self.answer(m.Nothing())  # type: ignore[arg-type]
+        if not body.strip():
+            raise Invalid("the request is empty: Docker repeats a call without its body when the first try broke off")
+        try:
+            return self.answer(msgspec.json.decode(body, type=self.request))
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise Invalid(f"the request cannot be read: {error}") from None
+
+
+def calls(engine: Engine) -> Mapping[str, Call[Any]]:
+    """All calls by their names in the protocol."""
+    return {
+        "Plugin.Activate": Call(m.Nothing, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        **_network_calls(engine),
+        **_ipam_calls(engine),
+    }
+
+
+# --- network driver -------------------------------------------------------------------------------------
+
+
+def _network_calls(engine: Engine) -> dict[str, Call[Any]]:
+    capabilities = {"Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": True}
+    table: dict[str, Call[Any]] = {
+        "GetCapabilities": Call(m.Nothing, lambda _: capabilities),
+        "GwAllocCheck": Call(m.GwAllocCheck, _gateway_check),
+        "CreateNetwork": Call(m.CreateNetwork, lambda asked: _create_network(engine, asked)),
+        "DeleteNetwork": Call(m.OfNetwork, lambda asked: _delete_network(engine, asked), undoes=True),
+        "CreateEndpoint": Call(m.CreateEndpoint, lambda asked: _create_endpoint(engine, asked)),
+        "DeleteEndpoint": Call(m.OfEndpoint, lambda asked: _delete_endpoint(engine, asked), undoes=True),
+        "EndpointOperInfo": Call(m.OfEndpoint, lambda asked: _about(engine, asked)),
+        "Join": Call(m.OfEndpoint, lambda asked: _join(engine, asked)),
+        "Leave": Call(m.OfEndpoint, lambda asked: _revoke(engine, asked)),
+        "ProgramExternalConnectivity": Call(m.OfEndpoint, lambda asked: _program(engine, asked)),
+        "RevokeExternalConnectivity": Call(m.OfEndpoint, lambda asked: _revoke(engine, asked)),
+        "DiscoverNew": Call(m.Nothing, lambda _: {}),
+        "DiscoverDelete": Call(m.Nothing, lambda _: {}),
+    }
+    return {f"NetworkDriver.{name}": call for name, call in table.items()}
+
+
+def _gateway_check(asked: m.GwAllocCheck) -> Json:
+    """Whether Docker shall reserve no gateway: only where nobody has its address.
+
+    On a LAN the gateway is the router's address, which Docker's own IPAM gives to a container if it is not reserved.
+    """
+    inhibited = m.generic(asked.options).get("com.docker.network.bridge.inhibit_ipv4", "")
+    without = m.flag(asked.options, "com.docker.network.internal") and inhibited.lower() in ("1", "t", "true")
+    return {"SkipIPv4": without, "SkipIPv6": False}
+
+
+def _create_network(engine: Engine, asked: m.CreateNetwork) -> Json:
+    spec = m.network_spec(asked)
+    if not any(net.id == spec.id for net in engine.networks()):
+        engine.create_network(spec)
+    return {}
+
+
+def _delete_network(engine: Engine, asked: m.OfNetwork) -> Json:
+    """Docker has dropped the network whatever the answer is, and its containers' endpoints with it."""
+    ident = m.identity(asked.network_id, "network")
+    try:
+        endpoints = engine.endpoints(ident)
+    except NotFound:
+        return {}
+    for ep in endpoints:
+        if not ep.sandbox.path:
+            engine.release(ep.id)
+    engine.remove_network(ident)
+    return {}
+
+
+def _create_endpoint(engine: Engine, asked: m.CreateEndpoint) -> Json:
+    ep = engine.attach(m.attach_request(asked)).value
+    there = asked.interface or m.EndpointInterface()
+    # To return what was given already, even the same, is an error for Docker.
+    return {"Interface": {} if there.mac_address else {"MacAddress": ep.mac}}
+
+
+def _delete_endpoint(engine: Engine, asked: m.OfEndpoint) -> Json:
+    engine.release(m.identity(asked.endpoint_id, "endpoint"))
+    return {}
+
+
+def _about(engine: Engine, asked: m.OfEndpoint) -> Json:
+    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
+    return {"Value": {} if ep is None else {"berth.name": ep.name, "berth.link": ep.link}}
+
+
+def _join(engine: Engine, asked: m.OfEndpoint) -> Json:
+    """Where Docker finds the inner end, and what else the container's network needs."""
+    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
+    if ep is None:
+        raise NotFound(_NO_ENDPOINT.format(asked.endpoint_id[:12]))
+    net = engine.network(ep.network)
+    options = dict(ep.options)
+    prefix = options.get("iface_prefix") or net.ifname_prefix
+    answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, options)}
+    gateways = _gateways(net, ep) if options.get("gateway") != "false" else {}
+    # Without a gateway Docker would plug the container into a bridge of its own as well.
+    return answer | (gateways or {"DisableGatewayService": True})
+
+
+def _gateways(net: Network, ep: Endpoint) -> Json:
+    found = {}
+    for pool in () if net.internal else net.pools:
+        if pool.gateway is not None and any(address.version == pool.subnet.version for address in ep.addresses):
+            found["Gateway" if pool.subnet.version == 4 else "GatewayIPv6"] = str(pool.gateway)
+    return found
+
+
+def _routes(net: Network, options: dict[str, str]) -> list[Json]:
+    routes = [*net.routes, *(static_routes(options["routes"]) if "routes" in options else ())]
+    return [{"Destination": str(route.subnet), "RouteType": 0, "NextHop": str(route.via)} for route in routes]
+
+
+def _program(engine: Engine, asked: m.OfEndpoint) -> Json:
+    """Publish ports. On a LAN there is nothing to publish: the container's own address has all its ports."""
+    wanted = m.port_requests(asked.options)
+    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
+    if ep is None:
+        raise NotFound(_NO_ENDPOINT.format(asked.endpoint_id[:12]))
+    if engine.network(ep.network).driver == "bridge":
+        engine.publish(ep.id, wanted)
+    return {}
+
+
+def _revoke(engine: Engine, asked: m.OfEndpoint) -> Json:
+    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
+    if ep is not None and ep.ports:
+        engine.publish(ep.id, ())
+    return {}
+
+
+# --- IPAM driver ----------------------------------------------------------------------------------------
+
+
+def _ipam_calls(engine: Engine) -> dict[str, Call[Any]]:
+    spaces = {"LocalDefaultAddressSpace": m.SPACE, "GlobalDefaultAddressSpace": m.SPACE}
+    # No MAC: Docker would make one up for who has none, and Berth's stay the same. No replay: Berth remembers.
+    capabilities = {"RequiresMACAddress": False, "RequiresRequestReplay": False}
+    table: dict[str, Call[Any]] = {
+        "GetCapabilities": Call(m.Nothing, lambda _: capabilities),
+        "GetDefaultAddressSpaces": Call(m.Nothing, lambda _: spaces),
+        "RequestPool": Call(m.RequestPool, lambda asked: _request_pool(engine, asked)),
+        "ReleasePool": Call(m.ReleasePool, lambda asked: _release_pool(engine, asked)),
+        "RequestAddress": Call(m.RequestAddress, lambda asked: _request_address(engine, asked)),
+        "ReleaseAddress": Call(m.RequestAddress, lambda asked: _release_address(engine, asked)),
+    }
+    return {f"IpamDriver.{name}": call for name, call in table.items()}
+
+
+def _request_pool(engine: Engine, asked: m.RequestPool) -> Json:
+    pool = engine.request_pool(m.pool_request(asked))
+    return {"PoolID": pool.owner, "Pool": str(pool.subnet), "Data": {}}
+
+
+def _release_pool(engine: Engine, asked: m.ReleasePool) -> Json:
+    engine.release_pool(asked.pool_id)
+    return {}
+
+
+def _request_address(engine: Engine, asked: m.RequestAddress) -> Json:
+    options, wanted = asked.options or {}, m.wanted_address(asked)
+    if options.get("RequestAddressType") == m.GATEWAY:
+        given = engine.request_gateway(asked.pool_id, wanted)
+    else:
+        given = engine.request_address(asked.pool_id, wanted, options.get(m.NAME, ""))
+    return {"Address": str(given), "Data": {}}
+
+
+def _release_address(engine: Engine, asked: m.RequestAddress) -> Json:
+    address = m.wanted_address(asked)
+    if address is not None:
+        engine.release_address(asked.pool_id, address)
+    return {}
+
+
+def refusal(error: BerthError | str) -> Json:
+    """An error in Docker's shape; the IPAM protocol has another word for it."""
+    return {"Err": str(error), "Error": str(error)}

@@ -417,6 +417,32 @@ class NftHook(Noun, frozen=True, tag=True):
         return f"nft 'flush chain {where}; delete chain {where}'"
 
 
+class NftPass(Noun, frozen=True, tag=True):
+    """That a link's packets get through the chain that Docker keeps for the operator's rules.
+
+    Where there is no such chain they do, and nothing has to be there.
+    """
+
+    rank: ClassVar[int] = 75
+    table: ClassVar[str] = "filter"
+    chain: ClassVar[str] = "DOCKER-USER"
+    directions: ClassVar[tuple[str, str]] = ("in", "out")
+    family: str  # ip, ip6
+    dev: str
+    direction: str
+
+    @property
+    def key(self) -> Key:
+        return ("pass", HOST, self.family, self.dev, self.direction)
+
+    def describe(self) -> str:
+        tool = "iptables" if self.family == "ip" else "ip6tables"
+        return f"{tool} -I {self.chain} -{self.direction[0]} {self.dev} -j ACCEPT"
+
+    def describe_removal(self) -> str:
+        return self.describe().replace(" -I ", " -D ", 1)
+
+
 class Foreign(Noun, frozen=True, tag=True):
     """Something under a key of ours that is not of our making. It is read, never asked for."""
 
@@ -443,7 +469,7 @@ def _quoted(part: Part) -> str:
     return f'"{value}"' if kind in ("ifname", "ifindex") else value
 
 
-Obj: TypeAlias = Bridge | Veth | Sysctl | LinkUp | Addr | Route | NftTable | NftElement | NftHook | Foreign
+Obj: TypeAlias = Bridge | Veth | Sysctl | LinkUp | Addr | Route | NftTable | NftElement | NftHook | NftPass | Foreign
 State: TypeAlias = frozenset[Obj]
 
 NOTHING: State = frozenset()

@@ -41,6 +41,8 @@ def _docker(call: Call[Any], worker: Worker, tidy: Tidy) -> Callable[[Request, b
         said = await worker.run(lambda: call(body))
         if call.undoes:
             tidy.sweep_soon()
+        if call.begins:
+            tidy.refresh_soon()
         return msgspec.json.encode(said)
 
     return answer

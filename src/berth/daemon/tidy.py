@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
@@ -27,6 +28,7 @@ class Tidy:
         self._worker = worker
         self._suspects: frozenset[str] = frozenset()
         self._sweeping: asyncio.Task[None] | None = None
+        self._refreshing: asyncio.Task[None] | None = None
 
     def sweep_soon(self) -> None:
         """Delete retired cables a little later."""
@@ -52,8 +54,17 @@ class Tidy:
             log.info("put in order: %d operations", len(outcome.plan.ops))
         self.round()
 
+    def refresh_soon(self) -> None:
+        """Look after the networks at once: Docker has just started, and set up its chains."""
+        self._refreshing = asyncio.create_task(self._attempt(self._refresh))
+
+    def _refresh(self) -> None:
+        for op in self._engine.refresh().ops:
+            log.info("%s", str(op).splitlines()[0])
+
     def round(self) -> None:
-        """Drop what was suspect before and still is."""
+        """Make what is missing, and drop what was suspect before and still is."""
+        self._refresh()
         suspects = self._engine.abandoned()
         for identity in sorted(suspects & self._suspects):
             log.info("endpoint %s: Docker has forgotten it", identity[:12])
@@ -63,9 +74,9 @@ class Tidy:
             log.info("address %s: Docker never used it", address)
         self._engine.sweep()
 
-    async def _attempt(self, work: object) -> None:
+    async def _attempt(self, work: Callable[[], None]) -> None:
         try:
-            await self._worker.run(work)  # type: ignore[arg-type]
+            await self._worker.run(work)
         except BerthError as error:
             log.warning("%s", error)
         except Exception:

@@ -17,7 +17,7 @@ from berth.drivers.pools import (
     routes,
 )
 from berth.errors import Taken
-from berth.firewall import elements, tables
+from berth.firewall import elements, passes, tables
 from berth.model import Endpoint, Host, Ipam, Network, NetworkSpec, Subnet
 from berth.spec import pair_pools
 from berth.state import HOST, MARK, Addr, Bridge, Obj, State, Sysctl
@@ -86,7 +86,7 @@ class BridgeDriver:
         objects.add(Sysctl(HOST, f"{settings}.accept_dad", "0"))
         if not net.internal:
             objects |= _forwarding(net)
-        return frozenset({*objects, tables.inet(), *elements.for_network(net)})
+        return frozenset({*objects, tables.inet(), *elements.for_network(net), *passes.for_network(net)})
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """A cable into the bridge, and the published ports."""

@@ -104,6 +104,10 @@ class Engine:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""
         return reconcile.reconcile(self._parts)
 
+    def refresh(self) -> Plan:
+        """Make what is missing of the networks themselves; what was done."""
+        return reconcile.refresh(self._parts)
+
     def sweep(self) -> None:
         """Delete the cables that were taken out of service."""
         if self._parts.retired:

@@ -9,6 +9,7 @@ from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError
 from berth.model import Endpoint, Placement
+from berth.plan import Plan
 from berth.seams import Outcome, Scope
 from berth.state import HOST, Obj, Veth, keys
 
@@ -39,6 +40,16 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
 
 def _why(ep: Endpoint) -> str:
     return f"its sandbox {ep.sandbox.path}" if ep.sandbox.path else "the container that Docker had for it"
+
+
+def refresh(parts: Parts) -> Plan:
+    """Make what is missing of the networks themselves, as when Docker has come and set up its chains."""
+    with parts.changing():
+        _go_round_obstacles(parts)
+        with parts.store.read() as tx:
+            networks = tx.networks()
+        want: frozenset[Obj] = frozenset().union(*(parts.want_network(net) for net in networks))
+        return reach(parts.kernel, want, Scope(keys(want)))
 
 
 def _go_round_obstacles(parts: Parts) -> None:

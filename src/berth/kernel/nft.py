@@ -71,6 +71,11 @@ _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 _STAMP = "stamp"
 
 
+def generation(family: str) -> bytes:
+    """The head of every message."""
+    return _generation(_FAMILIES[family])
+
+
 def _generation(family: int, resource: int = 0) -> bytes:
     return struct.pack(">BBH", family, 0, resource)
 
@@ -289,7 +294,7 @@ def read_table(nl: Netlink, family: str, name: str) -> NftTable | None:
         chain = string(found.get(_RULE_CHAIN, b""))
         rules += not chain.startswith(NftHook.prefix)
         if chain == _STAMP:
-            stamp = _comment(found.get(_RULE_USERDATA, b""))
+            stamp = comment(found.get(_RULE_USERDATA, b""))
     return NftTable(family, name, f"{stamp}/{rules}" if stamp else "")
 
 
@@ -340,7 +345,7 @@ def read_hooks(nl: Netlink, table: str) -> Iterator[NftHook]:
             yield NftHook(table, chain.device)
 
 
-def _comment(data: bytes) -> str:
+def comment(data: bytes) -> str:
     """The comment in a rule's user data: (type 0, length, text) records."""
     offset = 0
     while offset + 2 <= len(data):

@@ -9,13 +9,28 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import nft, rtnl, sysctl
+from berth.kernel import nft, passes, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
 from berth.model import Host, HostLink, HostRoute, Interface
 from berth.seams import Scope
-from berth.state import HOST, MARK, Addr, Bridge, Foreign, Key, LinkUp, NftHook, Obj, Route, State, Sysctl, Veth
+from berth.state import (
+    HOST,
+    MARK,
+    Addr,
+    Bridge,
+    Foreign,
+    Key,
+    LinkUp,
+    NftHook,
+    NftPass,
+    Obj,
+    Route,
+    State,
+    Sysctl,
+    Veth,
+)
 
 _INSIDE = ("sysctl", "up", "addr", "route")  # what is read where it is
 
@@ -37,6 +52,7 @@ def read(scope: Scope) -> State:
         except (NotFound, Invalid):
             continue
     found |= set(_firewall(scope, by_ns[HOST]))
+    found |= set(_passes(scope, by_ns[HOST]))
     return frozenset(found)
 
 
@@ -167,6 +183,18 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
             entries += nft.read_hooks(nl, name)
         every = scope.marked and _marked(family, name) and table.owner
         yield from (entry for entry in entries if every or entry.key in wanted)
+
+
+def _passes(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
+    """Ways through Docker's chain; what is wanted of one that is not there is there already."""
+    wanted = [key for key in keys if key[0] == "pass"]
+    families = {key[2] for key in wanted} | ({"ip", "ip6"} if scope.marked else set())
+    nl = Netlink.kept(NETFILTER)
+    for family in sorted(families):
+        if passes.exists(nl, family):
+            yield from (entry for entry, _ in passes.read(nl, family) if scope.marked or entry.key in wanted)
+        else:
+            yield from (NftPass(*key[2:]) for key in wanted if key[2] == family)
 
 
 def _marked(family: str, name: str) -> bool:

@@ -13,11 +13,11 @@ from itertools import groupby
 from typing import assert_never
 
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import nft, rtnl, sysctl
+from berth.kernel import nft, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.plan import Add, Change, Del, Op, Plan
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftTable, Noun, Route, Sysctl, Veth
+from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Noun, Route, Sysctl, Veth
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
@@ -62,6 +62,8 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_sysctls
         case NftElement() | NftHook():
             return _send_entries
+        case NftPass():
+            return _send_passes
         case _:
             return _send_tables
 
@@ -223,6 +225,18 @@ def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Me
                 yield from ((op, message) for message in nft.delete_entry(entry))
             case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook):
                 yield from ((op, message) for message in nft.add_entry(entry))
+
+
+def _send_passes(ops: Sequence[Op]) -> None:
+    for op in ops:
+        try:
+            match op:
+                case Add(new=NftPass() as entry):
+                    passes.add(entry)
+                case Del(old=NftPass() as entry):
+                    passes.delete(entry)
+        except Refusal as refusal:
+            raise explain(refusal, op) from None
 
 
 def _send_tables(ops: Sequence[Op]) -> None:

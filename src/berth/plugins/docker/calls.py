@@ -30,6 +30,7 @@ class Call(Generic[M]):
     request: type[M]
     answer: Callable[[M], Json]
     undoes: bool = False  # leaves something to sweep up
+    begins: bool = False  # Docker has just started
 
     def __call__(self, body: bytes) -> Json:
         """Answer a request's body. Raises `BerthError`."""
@@ -46,7 +47,7 @@ class Call(Generic[M]):
 def calls(engine: Engine) -> Mapping[str, Call[Any]]:
     """All calls by their names in the protocol."""
     return {
-        "Plugin.Activate": Call(m.Nothing, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        "Plugin.Activate": Call(m.Nothing, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}, begins=True),
         **_network_calls(engine),
         **_ipam_calls(engine),
     }
@@ -58,7 +59,7 @@ def calls(engine: Engine) -> Mapping[str, Call[Any]]:
 def _network_calls(engine: Engine) -> dict[str, Call[Any]]:
     capabilities = {"Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": True}
     table: dict[str, Call[Any]] = {
-        "GetCapabilities": Call(m.Nothing, lambda _: capabilities),
+        "GetCapabilities": Call(m.Nothing, lambda _: capabilities, begins=True),
         "GwAllocCheck": Call(m.GwAllocCheck, _gateway_check),
         "CreateNetwork": Call(m.CreateNetwork, lambda asked: _create_network(engine, asked)),
         "DeleteNetwork": Call(m.OfNetwork, lambda asked: _delete_network(engine, asked), undoes=True),

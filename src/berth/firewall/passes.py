@@ -1,0 +1,19 @@
+"""A NAT network's way through Docker's FORWARD chain.
+
+Docker sets the policy of the host's FORWARD chain to DROP when it is the one that switched forwarding on, and no
+accepting rule in another table undoes a drop. The chain DOCKER-USER is kept by Docker for the operator's own rules
+and looked at first; a rule there for each bridge lets its packets through. Berth's own table, which sees them too,
+still drops what nobody published.
+Source: Docker's manual, "Packet filtering and firewalls".
+"""
+
+from __future__ import annotations
+
+from berth.model import Network
+from berth.state import NftPass, State
+
+
+def for_network(net: Network) -> State:
+    """The rules for one bridge."""
+    families = {"ip" if pool.subnet.version == 4 else "ip6" for pool in net.pools}
+    return frozenset(NftPass(family, net.bridge, direction) for family in families for direction in NftPass.directions)

@@ -1,0 +1,88 @@
+"""Rules in the chain that Docker keeps for the operator's own; see `NftPass`.
+
+Written as iptables-nft would write `-i br0 -j ACCEPT`, so that it can still show the chain.
+"""
+
+from __future__ import annotations
+
+import errno
+import struct
+from collections.abc import Iterator
+
+from berth.kernel.netlink import CREATE, NETFILTER, Message, Netlink, Refusal, attr, attrs, nest, string
+from berth.kernel.netlink import text as text_attr
+from berth.kernel.nft import comment, generation, transaction
+from berth.state import MARK, NftPass
+
+_NEWRULE, _GETRULE, _DELRULE, _GETCHAIN = 0xA06, 0xA07, 0xA08, 0xA04
+_RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 3, 4, 7
+_META = {"in": 6, "out": 7}  # NFT_META_IIFNAME, NFT_META_OIFNAME
+_ACCEPT = 1
+
+
+def exists(nl: Netlink, family: str) -> bool:
+    """Whether Docker has its chain in a family."""
+    try:
+        nl.ask(_GETCHAIN, _place(family, name=3))
+    except Refusal:
+        return False
+    return True
+
+
+def read(nl: Netlink, family: str) -> Iterator[tuple[NftPass, int]]:
+    """Berth's rules in Docker's chain, with their handles."""
+    try:
+        rules = list(nl.dump(_GETRULE, _place(family)))
+    except Refusal:
+        return
+    for data in rules:
+        found = attrs(data, 4)
+        if string(found.get(_RULE_CHAIN, b"")) != NftPass.chain or string(found.get(_RULE_TABLE, b"")) != NftPass.table:
+            continue
+        mark, _, rest = comment(found.get(_RULE_USERDATA, b"")).partition(MARK)
+        direction, _, dev = rest.partition(" ")
+        if not mark and direction in _META and dev:
+            yield NftPass(family, dev, direction), int.from_bytes(found[_RULE_HANDLE], "big")
+
+
+def add(entry: NftPass) -> None:
+    """Put a rule before all others. Raises `Refusal`; a chain that is not there needs none."""
+    body = _place(entry.family) + nest(_RULE_EXPRESSIONS, _expressions(entry))
+    text = f"{MARK}{entry.direction} {entry.dev}".encode() + b"\0"
+    body += attr(_RULE_USERDATA, bytes([0, len(text)]) + text)
+    _send(Message(_NEWRULE, CREATE, body))
+
+
+def delete(entry: NftPass) -> None:
+    """Delete a rule, as often as it is there. Raises `Refusal`."""
+    for there, handle in list(read(Netlink.kept(NETFILTER), entry.family)):
+        if there == entry:
+            _send(Message(_DELRULE, 0, _place(entry.family) + attr(_RULE_HANDLE, struct.pack(">Q", handle))))
+
+
+def _send(message: Message) -> None:
+    for refusal in transaction([message]):
+        if refusal.errno != errno.ENOENT:
+            raise refusal
+
+
+def _place(family: str, name: int = _RULE_CHAIN) -> bytes:
+    return generation(family) + text_attr(_RULE_TABLE, NftPass.table) + text_attr(name, NftPass.chain)
+
+
+def _expressions(entry: NftPass) -> bytes:
+    name = entry.dev.encode().ljust(16, b"\0")
+    return b"".join((
+        _expression("meta", _be32(2, _META[entry.direction]) + _be32(1, 1)),
+        _expression("cmp", _be32(1, 1) + _be32(2, 0) + nest(3, attr(1, name))),
+        _expression("counter", attr(1, bytes(8)) + attr(2, bytes(8))),
+        _expression("immediate", _be32(1, 0) + nest(2, nest(2, _be32(1, _ACCEPT)))),
+    ))  # fmt: skip
+
+
+def _expression(name: str, data: bytes) -> bytes:
+    return nest(1, text_attr(1, name) + nest(2, data))
+
+
+def _be32(kind: int, value: int) -> bytes:
+    return attr(kind, struct.pack(">I", value))

@@ -33,7 +33,11 @@ class Noun(msgspec.Struct, frozen=True, tag=True):
     """What all kernel objects share."""
 
     rank: ClassVar[int] = 0  # order of creation; deletion is the reverse
-    sticky: ClassVar[bool] = False  # a setting of something else: no longer wanted means left alone
+
+    @property
+    def sticky(self) -> bool:
+        """Whether it is left alone when it is no longer wanted, as a setting of something else."""
+        return False
 
     @property
     def key(self) -> Key:
@@ -198,10 +202,13 @@ class Sysctl(Noun, frozen=True, tag=True):
     """A setting of a network namespace, by its path under /proc/sys/net with dots."""
 
     rank: ClassVar[int] = 30
-    sticky: ClassVar[bool] = True
     ns: str
     name: str  # "net.ipv4.ip_forward"; a dot inside a link's name is written "/", as sysctl(8) does
     value: str
+
+    @property
+    def sticky(self) -> bool:
+        return True
 
     @property
     def key(self) -> Key:
@@ -218,10 +225,13 @@ class LinkUp(Noun, frozen=True, tag=True):
     """Whether a link that something else made is up."""
 
     rank: ClassVar[int] = 40
-    sticky: ClassVar[bool] = True
     ns: str
     dev: str
     up: bool = True
+
+    @property
+    def sticky(self) -> bool:
+        return True
 
     @property
     def key(self) -> Key:
@@ -430,17 +440,32 @@ class NftPass(Noun, frozen=True, tag=True):
     family: str  # ip, ip6
     dev: str
     direction: str
+    needless: bool = False  # read where there is no such chain
+
+    @property
+    def sticky(self) -> bool:
+        return self.needless
+
+    def met_by(self, there: Noun) -> bool:
+        return isinstance(there, NftPass)
 
     @property
     def key(self) -> Key:
         return ("pass", HOST, self.family, self.dev, self.direction)
 
+    @property
+    def comment(self) -> str:
+        """What the rule is known again by."""
+        return f"{MARK}{self.direction} {self.dev}"
+
     def describe(self) -> str:
-        tool = "iptables" if self.family == "ip" else "ip6tables"
-        return f"{tool} -I {self.chain} -{self.direction[0]} {self.dev} -j ACCEPT"
+        rule = f'{self.direction[0]}ifname "{self.dev}" counter accept comment "{self.comment}"'
+        return f"nft 'insert rule {self.family} {self.table} {self.chain} {rule}'"
 
     def describe_removal(self) -> str:
-        return self.describe().replace(" -I ", " -D ", 1)
+        # nft deletes by number only. iptables has two places for a comment and writes the one, but knows both.
+        tool, comment = "iptables" if self.family == "ip" else "ip6tables", shlex.quote(self.comment)
+        return f"{tool} -D {self.chain} -{self.direction[0]} {self.dev} -m comment --comment {comment} -j ACCEPT"
 
 
 class Foreign(Noun, frozen=True, tag=True):

@@ -6,7 +6,21 @@ from dataclasses import dataclass
 
 from berth.firewall import bypass, tables
 from berth.model import Network
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftTable, Obj, Part, Route, Sysctl, Veth
+from berth.state import (
+    HOST,
+    Addr,
+    Bridge,
+    LinkUp,
+    NftElement,
+    NftHook,
+    NftPass,
+    NftTable,
+    Obj,
+    Part,
+    Route,
+    Sysctl,
+    Veth,
+)
 
 from .conftest import C1, C2
 
@@ -24,6 +38,7 @@ class Case:
     squatter: str = ""  # a shell line that puts somebody else's thing under the key; "": there can be none
     refused: str = "diff"  # who sees it: "diff", or the "kernel" where a thing has no mark
     sandboxes: tuple[str, ...] = ()  # beside c1
+    around: str = ""  # a shell line that makes what somebody else has there before
 
 
 def _bridges() -> list[Case]:
@@ -234,6 +249,20 @@ def _past_the_bridge() -> list[Case]:
     return cases
 
 
+def _passes() -> list[Case]:
+    """As Docker leaves its chains: jumped to from FORWARD, and empty but for the way back."""
+    return [
+        Case(
+            f"pass-{family}-{way}",
+            NftPass(family, "plug", way),
+            around=f"nft 'add table {family} filter; add chain {family} filter DOCKER-USER;"
+            f" add rule {family} filter DOCKER-USER counter return'",
+        )
+        for family in ("ip", "ip6")
+        for way in NftPass.directions
+    ]
+
+
 def _place(ns: str) -> str:
     return "sandbox" if ns else "host"
 
@@ -247,4 +276,5 @@ CASES = (
     *_tables(),
     *_elements(),
     *_past_the_bridge(),
+    *_passes(),
 )

@@ -16,7 +16,7 @@ from berth.errors import Taken
 from berth.firewall import tables
 from berth.kernel.linux import LinuxKernel
 from berth.plan import Add, Change, Del, Plan, diff
-from berth.state import HOST, Addr, Foreign, NftElement, NftHook, Obj, Route, Sysctl
+from berth.state import HOST, Addr, Foreign, NftElement, NftHook, NftPass, Obj, Route, Sysctl
 
 from .cases import CASES, LAN_TABLE, Case
 from .conftest import C1, Host, sh, type_in
@@ -32,6 +32,8 @@ disputed = rows(case for case in CASES if case.squatter)
 
 
 def prepare(host: Host, case: Case) -> None:
+    if case.around:
+        sh(case.around)
     for name in case.sandboxes:
         host.sandbox(name)
     host.send(*map(Add, case.needs))
@@ -119,8 +121,9 @@ def test_what_is_printed_is_what_would_be_sent(stage: Host, case: Case) -> None:
 def test_every_noun_has_its_rows() -> None:
     nouns = set(get_args(Obj)) - {Foreign}
     assert {type(case.obj) for case in CASES} == nouns
-    assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftHook}
-    assert {type(case.obj) for case in CASES if case.squatter} == {noun for noun in nouns if not noun.sticky}
+    assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftHook, NftPass}
+    settings = {type(case.obj) for case in CASES if case.obj.sticky}
+    assert {type(case.obj) for case in CASES if case.squatter} == nouns - settings - {NftPass}
     assert len({case.name for case in CASES}) == len(CASES)
 
 

@@ -46,6 +46,8 @@ def test_a_plan_may_plug_a_cable_into_the_bridge_that_it_makes(stage: Host) -> N
 def test_one_plan_for_everything(stage: Host) -> None:
     """An object of every key that can stand beside the others; gone again by one plan."""
     beside = {case.obj.key: case.obj for case in CASES if case.obj.key[:1] != ("link",) and not case.obj.sticky}
+    for around in {case.around for case in CASES if case.around}:
+        sh(around)
     beside |= {obj.key: obj for obj in (GUARD, LAN_TABLE, tables.inet())}
     for ns, dev in ((HOST, "plug"), (C1, "eth0")):
         del beside["addr", ns, dev, "fd07::1/128"]  # the kernel takes an IPv6 address with one length only

@@ -138,7 +138,7 @@ def test_any_bytes_are_a_table_with_elements_and_hooks(data: bytes) -> None:
     list(nft.tables(nl))
     list(nft.read_elements(nl, "inet", "berth"))
     list(nft.read_hooks(nl, "berth_x"))
-    assert "\0" not in nft._comment(data)
+    assert "\0" not in nft.comment(data)
 
 
 @fuzzed

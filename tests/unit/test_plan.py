@@ -21,6 +21,7 @@ from berth.state import (
     LinkUp,
     NftElement,
     NftHook,
+    NftPass,
     NftTable,
     Obj,
     Route,
@@ -56,6 +57,7 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     NftTable: st.builds(NftTable, families, st.just("berth"), st.sampled_from(["abc/1", "def/2"])),
     NftElement: st.builds(NftElement, families, st.just("berth"), st.just("s"), parts, st.just(()) | parts),
     NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices),
+    NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
 }
 objects: st.SearchStrategy[Obj] = st.one_of(*NOUNS.values())
 foreign = objects.map(lambda obj: Foreign(obj.key, f"a thing at {'-'.join(obj.key)}"))
@@ -165,10 +167,12 @@ def test_every_operation_is_about_a_difference(pair: tuple[State, State]) -> Non
     want, have = pair
     ops = diff(want, have).ops
     implied = {held for op in ops if isinstance(op, Del) for held in op.old.holds}
+    remade = {held for op in ops if isinstance(op, Change) and op.new.remakes(op.old) for held in op.old.holds}
     for op in ops:
         match op:
             case Add(new=new):
-                assert new in want and new.key not in keys(have)
+                assert new in want
+                assert new.key not in keys(have) or not remade.isdisjoint(new.holders), "lost with what is made anew"
             case Change(old=old, new=new):
                 assert new in want and old in have and old.key == new.key and old != new
             case Del(old=old):
@@ -228,6 +232,7 @@ ELEMENT = NftElement("inet", "berth", "bridges", (("ifname", "brt0"),))
 EXAMPLES: tuple[Obj, ...] = (
     *(BRIDGE, CABLE, ADDRESS, FORWARD, TABLE, ELEMENT),
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
+    NftPass("ip", "brt0", "in"),
 )
 
 

@@ -21,6 +21,7 @@ from berth.state import (
     LinkUp,
     NftElement,
     NftHook,
+    NftPass,
     NftTable,
     Noun,
     Obj,
@@ -63,8 +64,9 @@ def everything() -> list[Obj]:
             inside += [Addr(ns, dev, ip) for ip in ("10.0.0.1/24", "10.0.0.1/32", "fd00::1/64")]
         inside += [Route(ns, dst, "eth0", "", metric) for dst in ("0.0.0.0/0", "::/0") for metric in (5, 1024)]
     hooks = [NftHook(table, dev) for table in ("berth_1", "berth_2") for dev in ("eth0", "eth1")]
+    passes = [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
-    return [BRIDGE, CABLE, HANDED, *inside, *elements, *hooks, *skeletons[:3]]
+    return [BRIDGE, CABLE, HANDED, *inside, *elements, *hooks, *passes, *skeletons[:3]]
 
 
 EVERYTHING = everything()
@@ -173,10 +175,10 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
-    order: list[type[Noun]] = [Bridge, NftTable, Veth, Sysctl, LinkUp, Addr, Route, NftElement]
+    order: list[type[Noun]] = [Bridge, NftTable, Veth, Sysctl, LinkUp, Addr, Route, NftElement, NftPass]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
-    assert {noun for noun in get_args(Obj) if noun.sticky} == {Sysctl, LinkUp}
+    assert {type(obj) for obj in EVERYTHING if obj.sticky} == {Sysctl, LinkUp}
 
 
 def test_the_outer_end_never_has_the_lowest_mac() -> None:

@@ -48,7 +48,7 @@ def read(nl: Netlink, family: str) -> Iterator[tuple[NftPass, int]]:
 def add(entry: NftPass) -> None:
     """Put a rule before all others. Raises `Refusal`; a chain that is not there needs none."""
     body = _place(entry.family) + nest(_RULE_EXPRESSIONS, _expressions(entry))
-    text = f"{MARK}{entry.direction} {entry.dev}".encode() + b"\0"
+    text = entry.comment.encode() + b"\0"
     body += attr(_RULE_USERDATA, bytes([0, len(text)]) + text)
     _send(Message(_NEWRULE, CREATE, body))
 

@@ -194,7 +194,7 @@ def _passes(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
         if passes.exists(nl, family):
             yield from (entry for entry, _ in passes.read(nl, family) if scope.marked or entry.key in wanted)
         else:
-            yield from (NftPass(*key[2:]) for key in wanted if key[2] == family)
+            yield from (NftPass(family, key[3], key[4], needless=True) for key in wanted if key[2] == family)
 
 
 def _marked(family: str, name: str) -> bool:

@@ -73,12 +73,20 @@ class Kernel(Protocol):
         """Tell the neighbours of a link which MAC its addresses are at."""
         ...
 
+    def find(self, ns: str, mac: str) -> str | None:
+        """The link of a namespace that has the MAC and is up."""
+        ...
+
     def obstacles(self) -> tuple[str, ...]:
         """Who else would drop frames that only cross a bridge, in words; () for nobody."""
         ...
 
     def host(self) -> Host:
         """The facts that decisions rest on. Dumps the host's links and routes: not for the hot path."""
+        ...
+
+    def enters(self) -> bool:
+        """Whether sandboxes can be looked into: not by a managed plugin of Docker's."""
         ...
 
     def sandbox(self, text: str) -> Sandbox:

@@ -30,20 +30,15 @@ def app(engine: Engine, worker: Worker, tidy: Tidy) -> Starlette:
     """All that the daemon answers."""
     own = _Own(engine, worker, tidy)
     docker = [
-        Route(f"/{name}", handler(name, _docker(call, worker, tidy), _refuse_docker), methods=["POST"])
-        for name, call in calls(engine).items()
+        Route(f"/{name}", handler(name, _docker(call, worker), _refuse_docker), methods=["POST"])
+        for name, call in calls(engine, tidy).items()
     ]
     return Starlette(routes=[*docker, *own.routes()], exception_handlers={HTTPException: _no_such_path})
 
 
-def _docker(call: Call[Any], worker: Worker, tidy: Tidy) -> Callable[[Request, bytes], Awaitable[bytes]]:
+def _docker(call: Call[Any], worker: Worker) -> Callable[[Request, bytes], Awaitable[bytes]]:
     async def answer(_: Request, body: bytes) -> bytes:
-        said = await worker.run(lambda: call(body))
-        if call.undoes:
-            tidy.sweep_soon()
-        if call.begins:
-            tidy.refresh_soon()
-        return msgspec.json.encode(said)
+        return msgspec.json.encode(await worker.run(lambda: call(body)))
 
     return answer
 
@@ -130,7 +125,7 @@ class _Own:
         network, sandbox = (_query(request, key) for key in ("network", "sandbox"))
         dry_run = _dry_run(request)
         outcome = await self._worker.run(lambda: self._engine.detach(network, sandbox, dry_run=dry_run))
-        self._tidy.sweep_soon()
+        self._tidy.sweep()
         return rest.reply(outcome, _array([schema.dump(ep) for ep in outcome.value]))
 
     async def _reconcile(self, _: Request, __: bytes) -> bytes:
@@ -151,7 +146,7 @@ def _by_method(path: str, table: list[tuple[str, str, Callable[[Request, bytes],
 def _read(body: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid(f"the request cannot be read: {error}") from None
 
 

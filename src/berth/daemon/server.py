@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +27,8 @@ log = logging.getLogger("berth")
 
 def serve(engine: Engine, path: Path) -> None:
     """Answer until SIGTERM or SIGINT. Raises `Taken`, `Denied` or `Refused` when the socket cannot be had."""
-    logging.basicConfig(format="%(message)s", level=logging.INFO)
+    # Not to stderr: of what a managed plugin says there, Docker makes errors in its own log.
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     given = _given()
     listener = given or _listen(path)
     worker = Worker()

@@ -1,49 +1,83 @@
 """What the daemon does by itself: sweep up, and drop what Docker has forgotten.
 
 Docker does not tell a driver that it died. What it left half-done shows in the kernel: a cable that nobody comes
-for, or one that went with its container. Either has to be seen in two rounds, so that nothing is taken from a
-call that is under way.
+for, or one that went with its container. Either has to last for a round, so that nothing is taken from a call
+that is under way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError
 
-ROUND = 30  # seconds
+_ROUND = 30  # seconds
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
+_PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
 log = logging.getLogger("berth")
 
 
 class Tidy:
-    """Keeps order in the background."""
+    """Keeps order in the background; the `Chores` may be asked for from any thread."""
 
     def __init__(self, engine: Engine, worker: Worker) -> None:
         self._engine = engine
         self._worker = worker
-        self._suspects: frozenset[str] = frozenset()
-        self._sweeping: asyncio.Task[None] | None = None
-        self._refreshing: asyncio.Task[None] | None = None
+        self._suspects: dict[str, float] = {}  # since when, by endpoint
+        self._loop = asyncio.get_running_loop()
+        self._under_way: dict[str, asyncio.Task[None]] = {}
 
-    def sweep_soon(self) -> None:
+    def sweep(self) -> None:
         """Delete retired cables a little later."""
-        if self._sweeping is None or self._sweeping.done():
-            self._sweeping = asyncio.create_task(self._sweep())
+        self._begin("sweep", self._sweep)
+
+    def refresh(self) -> None:
+        """Look after the networks."""
+        self._begin("refresh", lambda: self._attempt(self._refresh))
+
+    def announce(self, identity: str, ns: str) -> None:
+        """Tell an endpoint's neighbours, as soon as Docker has put it into its sandbox."""
+        self._begin(f"announce {identity}", lambda: self._announce(identity, ns))
+
+    def _begin(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Start a chore that is not under way."""
+
+        def begin() -> None:
+            if name not in self._under_way:
+                self._under_way[name] = task = asyncio.create_task(chore())
+                task.add_done_callback(lambda _: self._under_way.pop(name))
+
+        self._loop.call_soon_threadsafe(begin)
 
     async def _sweep(self) -> None:
         await asyncio.sleep(_SOON)
         await self._attempt(self._engine.sweep)
 
+    async def _announce(self, identity: str, ns: str) -> None:
+        done = True  # also where it fails: it would the next time
+        for _ in range(round(_PATIENCE / _SOON)):
+            await asyncio.sleep(_SOON)
+
+            def attempt() -> None:
+                nonlocal done
+                done = self._engine.announce(identity, ns)
+
+            await self._attempt(attempt)
+            if done:
+                return
+            done = True
+
     async def run(self) -> None:
         """Once everything, then a round every half minute."""
         await self._attempt(self._start)
         while True:
-            await asyncio.sleep(ROUND)
+            await asyncio.sleep(_ROUND)
             await self._attempt(self.round)
 
     def _start(self) -> None:
@@ -54,22 +88,18 @@ class Tidy:
             log.info("put in order: %d operations", len(outcome.plan.ops))
         self.round()
 
-    def refresh_soon(self) -> None:
-        """Look after the networks at once: Docker has just started, and set up its chains."""
-        self._refreshing = asyncio.create_task(self._attempt(self._refresh))
-
     def _refresh(self) -> None:
         for op in self._engine.refresh().ops:
             log.info("%s", str(op).splitlines()[0])
 
     def round(self) -> None:
-        """Make what is missing, and drop what was suspect before and still is."""
+        """Make what is missing, and drop what has been suspect for long enough."""
         self._refresh()
-        suspects = self._engine.abandoned()
-        for identity in sorted(suspects & self._suspects):
+        now = time.monotonic()
+        self._suspects = {identity: self._suspects.get(identity, now) for identity in self._engine.abandoned()}
+        for identity in [known for known, since in self._suspects.items() if now - since >= _ROUND]:
             log.info("endpoint %s: Docker has forgotten it", identity[:12])
             self._engine.release(identity)
-        self._suspects = suspects - self._suspects
         for address in self._engine.collect():
             log.info("address %s: Docker never used it", address)
         self._engine.sweep()

@@ -12,9 +12,9 @@ from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import Address, AttachRequest, Endpoint, Interface, Ipam, Network, Placement, Pool, Sandbox
-from berth.plan import Plan, diff
+from berth.plan import Add, Plan, diff
 from berth.seams import Intent, Outcome, Scope, Tx
-from berth.state import LinkUp, Route, State
+from berth.state import LinkUp, Route, State, Sysctl
 
 _BRIDGE_PORTS = 1023
 _WARN_FROM = 900
@@ -61,6 +61,27 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
         if ep.ifname and ep.placement is Placement.FULL and net.announces(ep):
             parts.kernel.announce(ep.sandbox.path, ep.ifname, ep.mac)
         return Outcome(ep, plan, warnings)
+
+
+def announce(parts: Parts, identity: str, ns: str) -> bool:
+    """Tell the neighbours of an endpoint that was handed over, once it is up in its sandbox; False: not yet.
+
+    Docker does so itself since 28.0; before, an address that changed hands could be out of reach for minutes.
+    """
+    with parts.changing():
+        with parts.store.read() as tx:
+            ep = tx.endpoint(identity)
+            net = tx.network(ep.network) if ep is not None else None
+        if ep is None or net is None or not net.announces(ep):
+            return True
+        dev = parts.kernel.find(ns, ep.mac)
+        if dev is None:
+            return False
+        notify = {4: "ipv4.conf.{}.arp_notify", 6: "ipv6.conf.{}.ndisc_notify"}
+        names = [notify[address.version].format(dev.replace(".", "/")) for address in ep.addresses]
+        parts.kernel.send(Plan(tuple(Add(Sysctl(ns, f"net.{name}", "1")) for name in names)))
+        parts.kernel.announce(ns, dev, ep.mac)
+    return True
 
 
 def _place(parts: Parts, net: Network, request: AttachRequest) -> _Place:

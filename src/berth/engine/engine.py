@@ -68,6 +68,10 @@ class Engine:
         """Unplug the endpoint of that id. One that is gone already is fine."""
         return attach.release(self._parts, identity)
 
+    def announce(self, identity: str, ns: str) -> bool:
+        """Tell the neighbours of a handed-over endpoint that is up in a namespace by now; False: it is not yet."""
+        return attach.announce(self._parts, identity, ns)
+
     def publish(self, identity: str, wanted: Sequence[PortRequest]) -> Sequence[PortMapping]:
         """Publish ports of an endpoint in place of those it has. Raises `NotFound`, `Invalid`, `Taken`, `Exhausted`."""
         return ports.publish(self._parts, identity, wanted)

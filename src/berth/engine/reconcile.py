@@ -20,7 +20,7 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
         _go_round_obstacles(parts)
         with parts.store.read() as tx:
             networks = {net.id: net for net in tx.networks()}
-            endpoints = tx.endpoints()
+            endpoints = tx.endpoints() if parts.kernel.enters() else [_from_outside(ep) for ep in tx.endpoints()]
         cables = _cables(parts, endpoints)
         gone = [ep for ep in endpoints if not _alive(parts, ep, cables)]
         with parts.store.write() as tx:
@@ -36,6 +36,11 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
         plan = reach(parts.kernel, frozenset(want), Scope(keys(want), marked=True, namespaces=namespaces))
         parts.kernel.sweep()
     return Outcome(tuple(f"endpoint {ep.name}: {_why(ep)} is gone" for ep in gone), plan)
+
+
+def _from_outside(ep: Endpoint) -> Endpoint:
+    """An endpoint as it is without its sandbox, which cannot be seen from here: what is inside is left alone."""
+    return replace(ep, placement=Placement.HANDOVER)
 
 
 def _why(ep: Endpoint) -> str:

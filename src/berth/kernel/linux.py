@@ -44,6 +44,14 @@ class LinuxKernel:
         except (NotFound, Invalid):
             return  # the sandbox vanished meanwhile, and its address with it
 
+    def find(self, ns: str, mac: str) -> str | None:
+        """The link of a namespace that has the MAC and is up."""
+        try:
+            with netns.inside(ns), Netlink(ROUTE) as nl:
+                return next((link.name for link in rtnl.links(nl) if link.mac == mac and link.up), None)
+        except (NotFound, Invalid):
+            return None
+
     def obstacles(self) -> tuple[str, ...]:
         """Who would drop frames that cross a bridge."""
         return obstacles.obstacles()
@@ -51,6 +59,10 @@ class LinuxKernel:
     def host(self) -> Host:
         """The host's links with their addresses, and its routes."""
         return read.host()
+
+    def enters(self) -> bool:
+        """Whether sandboxes can be looked into at all."""
+        return netns.may_enter()
 
     def sandbox(self, text: str) -> Sandbox:
         """Find a namespace as typed, and who it is now."""

@@ -83,6 +83,15 @@ def inside(ns: str) -> Iterator[None]:
         _setns(home)
 
 
+def may_enter() -> bool:
+    """Whether this process may enter any sandbox."""
+    try:
+        _setns(_home(os.getpid()))
+    except OSError:
+        return False
+    return True
+
+
 def _cannot_enter(ns: str, error: OSError) -> Exception:
     if error.errno == errno.EPERM:
         return Denied(f"may not enter the sandbox {ns}: run as root (CAP_SYS_ADMIN)")

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 from berth.state import Sysctl
 
 _SWAP = str.maketrans("./", "/.")
+#: Where /proc/sys/net can be written, if not there: Docker makes /proc/sys read-only for its managed plugins.
+_NET = os.environ.get("BERTH_SYSCTL_NET") or "/proc/sys/net"
 
 
 def _file(name: str) -> str:
@@ -40,7 +42,7 @@ def write(settings: Iterable[Sysctl]) -> Iterator[tuple[Sysctl, OSError]]:
     The way to /proc/sys/net is gone once for all: the kernel searches it among those of all namespaces that were
     ever looked at, some 0.9 ms for 1,000.
     """
-    net = os.open("/proc/sys/net", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    net = os.open(_NET, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for setting in settings:
             try:

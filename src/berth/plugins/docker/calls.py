@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -29,8 +29,6 @@ class Call(Generic[M]):
 
     request: type[M]
     answer: Callable[[M], Json]
-    undoes: bool = False  # leaves something to sweep up
-    begins: bool = False  # Docker has just started
 
     def __call__(self, body: bytes) -> Json:
         """Answer a request's body. Raises `BerthError`."""
@@ -40,15 +38,31 @@ class Call(Generic[M]):
             raise Invalid("the request is empty: Docker repeats a call without its body when the first try broke off")
         try:
             return self.answer(msgspec.json.decode(body, type=self.request))
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
             raise Invalid(f"the request cannot be read: {error}") from None
 
 
-def calls(engine: Engine) -> Mapping[str, Call[Any]]:
+class Chores(Protocol):
+    """What is left to do when a call is answered."""
+
+    def sweep(self) -> None:
+        """Delete cables that are out of service."""
+        ...
+
+    def refresh(self) -> None:
+        """Docker has just started, and set up its chains: see that networks pass them."""
+        ...
+
+    def announce(self, identity: str, ns: str) -> None:
+        """Tell an endpoint's neighbours, as soon as it is up in its sandbox."""
+        ...
+
+
+def calls(engine: Engine, chores: Chores) -> Mapping[str, Call[Any]]:
     """All calls by their names in the protocol."""
     return {
-        "Plugin.Activate": Call(m.Nothing, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}, begins=True),
-        **_network_calls(engine),
+        "Plugin.Activate": Call(m.Nothing, lambda _: {"Implements": ["NetworkDriver", "IpamDriver"]}),
+        **_network_calls(engine, chores),
         **_ipam_calls(engine),
     }
 
@@ -56,17 +70,16 @@ def calls(engine: Engine) -> Mapping[str, Call[Any]]:
 # --- network driver -------------------------------------------------------------------------------------
 
 
-def _network_calls(engine: Engine) -> dict[str, Call[Any]]:
-    capabilities = {"Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": True}
+def _network_calls(engine: Engine, chores: Chores) -> dict[str, Call[Any]]:
     table: dict[str, Call[Any]] = {
-        "GetCapabilities": Call(m.Nothing, lambda _: capabilities, begins=True),
+        "GetCapabilities": Call(m.Nothing, lambda _: _capabilities(chores)),
         "GwAllocCheck": Call(m.GwAllocCheck, _gateway_check),
         "CreateNetwork": Call(m.CreateNetwork, lambda asked: _create_network(engine, asked)),
-        "DeleteNetwork": Call(m.OfNetwork, lambda asked: _delete_network(engine, asked), undoes=True),
+        "DeleteNetwork": Call(m.OfNetwork, lambda asked: _delete_network(engine, chores, asked)),
         "CreateEndpoint": Call(m.CreateEndpoint, lambda asked: _create_endpoint(engine, asked)),
-        "DeleteEndpoint": Call(m.OfEndpoint, lambda asked: _delete_endpoint(engine, asked), undoes=True),
+        "DeleteEndpoint": Call(m.OfEndpoint, lambda asked: _delete_endpoint(engine, chores, asked)),
         "EndpointOperInfo": Call(m.OfEndpoint, lambda asked: _about(engine, asked)),
-        "Join": Call(m.OfEndpoint, lambda asked: _join(engine, asked)),
+        "Join": Call(m.Join, lambda asked: _join(engine, chores, asked)),
         "Leave": Call(m.OfEndpoint, lambda asked: _revoke(engine, asked)),
         "ProgramExternalConnectivity": Call(m.OfEndpoint, lambda asked: _program(engine, asked)),
         "RevokeExternalConnectivity": Call(m.OfEndpoint, lambda asked: _revoke(engine, asked)),
@@ -74,6 +87,12 @@ def _network_calls(engine: Engine) -> dict[str, Call[Any]]:
         "DiscoverDelete": Call(m.Nothing, lambda _: {}),
     }
     return {f"NetworkDriver.{name}": call for name, call in table.items()}
+
+
+def _capabilities(chores: Chores) -> Json:
+    """A managed plugin is asked this first, any other is activated before."""
+    chores.refresh()
+    return {"Scope": "local", "ConnectivityScope": "local", "GwAllocChecker": True}
 
 
 def _gateway_check(asked: m.GwAllocCheck) -> Json:
@@ -93,7 +112,7 @@ def _create_network(engine: Engine, asked: m.CreateNetwork) -> Json:
     return {}
 
 
-def _delete_network(engine: Engine, asked: m.OfNetwork) -> Json:
+def _delete_network(engine: Engine, chores: Chores, asked: m.OfNetwork) -> Json:
     """Docker has dropped the network whatever the answer is, and its containers' endpoints with it."""
     ident = m.identity(asked.network_id, "network")
     try:
@@ -104,6 +123,7 @@ def _delete_network(engine: Engine, asked: m.OfNetwork) -> Json:
         if not ep.sandbox.path:
             engine.release(ep.id)
     engine.remove_network(ident)
+    chores.sweep()
     return {}
 
 
@@ -114,8 +134,9 @@ def _create_endpoint(engine: Engine, asked: m.CreateEndpoint) -> Json:
     return {"Interface": {} if there.mac_address else {"MacAddress": ep.mac}}
 
 
-def _delete_endpoint(engine: Engine, asked: m.OfEndpoint) -> Json:
+def _delete_endpoint(engine: Engine, chores: Chores, asked: m.OfEndpoint) -> Json:
     engine.release(m.identity(asked.endpoint_id, "endpoint"))
+    chores.sweep()
     return {}
 
 
@@ -124,7 +145,7 @@ def _about(engine: Engine, asked: m.OfEndpoint) -> Json:
     return {"Value": {} if ep is None else {"berth.name": ep.name, "berth.link": ep.link}}
 
 
-def _join(engine: Engine, asked: m.OfEndpoint) -> Json:
+def _join(engine: Engine, chores: Chores, asked: m.Join) -> Json:
     """Where Docker finds the inner end, and what else the container's network needs."""
     ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
     if ep is None:
@@ -133,6 +154,8 @@ def _join(engine: Engine, asked: m.OfEndpoint) -> Json:
     options = dict(ep.options)
     prefix = options.get("iface_prefix") or net.ifname_prefix
     answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, options)}
+    if asked.sandbox_key:
+        chores.announce(ep.id, asked.sandbox_key)
     gateways = _gateways(net, ep) if options.get("gateway") != "false" else {}
     # Without a gateway Docker would plug the container into a bridge of its own as well.
     return answer | (gateways or {"DisableGatewayService": True})

@@ -66,6 +66,10 @@ class OfEndpoint(Message, frozen=True):
     options: Options = None
 
 
+class Join(OfEndpoint, frozen=True):
+    sandbox_key: str = ""
+
+
 class EndpointInterface(Message, frozen=True):
     address: str | None = None
     address_ipv6: str | None = msgspec.field(name="AddressIPv6", default=None)

@@ -98,14 +98,14 @@ class Intent(msgspec.Struct, frozen=True):
     """A change under way: a pair of states, so that any later process can go on or go back."""
 
     id: str  # of the network or endpoint it is about
-    verb: str  # create | remove | attach | detach | publish | unpublish
+    verb: str  # create | remove | attach | detach | publish
     before: State = NOTHING
     after: State = NOTHING
 
     @property
     def forward(self) -> bool:
         """Whether recovery finishes the change rather than taking it back."""
-        return self.verb in ("remove", "detach", "unpublish")
+        return self.verb in ("remove", "detach")
 
 
 class Ledger(Protocol):
@@ -135,6 +135,7 @@ class HeldPool:
 
     pool: Pool
     holders: int
+    since: float  # seconds since 1970
 
 
 class Tx(Protocol):
@@ -161,7 +162,7 @@ class Tx(Protocol):
     def granted_to(self, pool: str, holder: str) -> Grant | None: ...
     def grants(self, pool: str) -> Sequence[Grant]: ...
     def save_grant(self, grant: Grant) -> None: ...
-    def drop_grant(self, pool: str, address: Address) -> None: ...
+    def forget_grants(self, *, named: float, nameless: float) -> None: ...
     def open(self, intent: Intent) -> None: ...
     def close(self, identity: str) -> None: ...
     def intents(self) -> Sequence[Intent]: ...

@@ -24,7 +24,7 @@ import subprocess
 import tarfile
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -172,6 +172,26 @@ class Dockerd:
         self.stop()
         self.start()
 
+    def lose_power(self) -> None:
+        """After `kill9`: end the containers too, and lose what was in memory and below /run."""
+        give_up = time.monotonic() + _GONE_WITHIN
+        while alive := {pid: line for pid, line in self.processes().items() if line.split()[:1] != ["sleep"]}:
+            if time.monotonic() > give_up:
+                raise EngineError(f"{self} cannot be killed: {alive}")
+            _kill(alive)
+        script = (
+            'for ns in "$1"/exec/netns/*; do umount "$ns" || true; done; rm -rf "$1"/exec/* "$1"/run/* "$1"/docker.*'
+        )
+        done = self.run(["sh", "-c", script, "reboot", str(self.home)])
+        if done.returncode:
+            raise EngineError(f"{self} cannot lose power: {done.stderr}")
+
+    def lose_records(self) -> None:
+        """Lose what the engine knows of networks and containers, but not its image."""
+        done = self.run(["sh", "-c", 'rm -rf "$1"/data/network "$1"/data/containers', "lose", str(self.home)])
+        if done.returncode:
+            raise EngineError(f"{self} keeps its records: {done.stderr}")
+
     def plugin(self, name: str, content: str) -> None:
         """Write a file of /etc/docker/plugins: Docker reads it when the plugin is first asked for."""
         (self.home / "etc/plugins" / name).write_text(content)
@@ -308,10 +328,14 @@ class Dockerd:
         while alive := self.processes():
             if time.monotonic() > give_up:
                 raise EngineError(f"{self} cannot be killed: {alive}")
-            for pid in alive:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(0.02)
+            _kill(alive)
+
+
+def _kill(pids: Iterable[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    time.sleep(0.02)
 
 
 class _OverSocket(http.client.HTTPConnection):

@@ -101,7 +101,7 @@ def _write(path: Path, text: str) -> bool:
     """Write a file whole or not at all. False when it is there already. Raises `Taken` for somebody else's."""
     try:
         if path.exists():
-            there = path.read_text()
+            there = path.read_text(errors="replace")
             if there == text:
                 return False
             if not _ours(there):
@@ -123,7 +123,7 @@ def _remove(path: Path, _: str) -> bool:
     try:
         if not path.exists():
             return False
-        if not _ours(path.read_text()):
+        if not _ours(path.read_text(errors="replace")):
             raise Taken(f"{path} was not written by Berth: it stays; remove it by hand")
         path.unlink()
     except PermissionError:

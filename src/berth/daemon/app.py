@@ -20,7 +20,7 @@ from berth.daemon.tidy import Tidy
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Invalid, codes
-from berth.plugins.docker import Call, calls, refusal
+from berth.plugins.docker import Call, Unreadable, calls, refusal
 
 T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger("berth")
@@ -33,7 +33,9 @@ def app(engine: Engine, worker: Worker, tidy: Tidy) -> Starlette:
         Route(f"/{name}", handler(name, _docker(call, worker), _refuse_docker), methods=["POST"])
         for name, call in calls(engine, tidy).items()
     ]
-    return Starlette(routes=[*docker, *own.routes()], exception_handlers={HTTPException: _no_such_path})
+    served = Starlette(routes=[*docker, *own.routes()], exception_handlers={HTTPException: _no_such_path})
+    served.router.redirect_slashes = False
+    return served
 
 
 def _docker(call: Call[Any], worker: Worker) -> Callable[[Request, bytes], Awaitable[bytes]]:
@@ -45,7 +47,7 @@ def _docker(call: Call[Any], worker: Worker) -> Callable[[Request, bytes], Await
 
 def _refuse_docker(error: BerthError, status: int) -> Response:
     """Docker reads an error from a 200 as the driver's own words."""
-    return _json(msgspec.json.encode(refusal(error)), status or 200)
+    return _json(msgspec.json.encode(refusal(error)), status or (400 if isinstance(error, Unreadable) else 200))
 
 
 def _refuse(error: BerthError, status: int) -> Response:
@@ -78,8 +80,8 @@ class _Own:
             ("GET", "/v1/version", self._version),
             ("GET", "/v1/networks", self._networks),
             ("POST", "/v1/networks", self._create),
-            ("GET", "/v1/networks/{name}", self._network),
-            ("DELETE", "/v1/networks/{name}", self._remove),
+            ("GET", "/v1/networks/{name:path}", self._network),
+            ("DELETE", "/v1/networks/{name:path}", self._remove),
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
@@ -135,7 +137,8 @@ class _Own:
 
 def _by_method(path: str, table: list[tuple[str, str, Callable[[Request, bytes], Awaitable[bytes]]]]) -> Route:
     """One route a path, so that another method is answered with 405 and the list of those that there are."""
-    known = {method: handler(f"{method} {path}", answer, _refuse) for method, at, answer in table if at == path}
+    shown = path.replace(":path", "")
+    known = {method: handler(f"{method} {shown}", answer, _refuse) for method, at, answer in table if at == path}
 
     async def handle(request: Request) -> Response:
         return await known["GET" if request.method == "HEAD" else request.method](request)
@@ -152,7 +155,7 @@ def _read(body: bytes, type_: type[T]) -> T:
 
 def _query(request: Request, key: str) -> str:
     value = request.query_params.get(key)
-    if not value:
+    if value is None:
         raise Invalid(f"the query lacks {key}: give ?{key}=…")
     return value
 

@@ -53,7 +53,8 @@ def handler(name: str, answer: Answer, refuse: Refuse) -> Callable[[Request], Aw
             log.exception("%s", name)
             return refuse(Refused(f"{type(error).__name__} in {name}, a fault of Berth's: see the daemon's log"), 500)
         finally:
-            log.info("%s %.2f ms %s", name, (time.perf_counter() - start) * 1000, outcome)
+            words = "".join(char if char.isprintable() else " " for char in outcome)  # one line, whatever a client says
+            log.info("%s %.2f ms %s", name, (time.perf_counter() - start) * 1000, words)
 
     return handle
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from berth.daemon.app import app
 from berth.daemon.tidy import Tidy
@@ -29,23 +30,18 @@ def serve(engine: Engine, path: Path) -> None:
     """Answer until SIGTERM or SIGINT. Raises `Taken`, `Denied` or `Refused` when the socket cannot be had."""
     # Not to stderr: of what a managed plugin says there, Docker makes errors in its own log.
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
-    given = _given()
-    listener = given or _listen(path)
     worker = Worker()
     try:
-        asyncio.run(_serve(engine, worker, listener))
+        asyncio.run(_serve(engine, worker, path))
     finally:
         worker.close(engine.close)
-        if given is None:
-            path.unlink(missing_ok=True)
-        listener.close()
 
 
-async def _serve(engine: Engine, worker: Worker, listener: socket.socket) -> None:
+async def _serve(engine: Engine, worker: Worker, path: Path) -> None:
     tidy = Tidy(engine, worker)
     config = uvicorn.Config(
         app(engine, worker, tidy),
-        http="httptools",
+        http=_Protocol,
         loop="asyncio",
         ws="none",
         lifespan="off",
@@ -57,6 +53,8 @@ async def _serve(engine: Engine, worker: Worker, listener: socket.socket) -> Non
     server = _Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
+    given = _given()
+    listener = given or _listen(path)
     background = [asyncio.create_task(tidy.run()), asyncio.create_task(_watched(worker))]
     log.info("listening on %s", listener.getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up
@@ -66,6 +64,18 @@ async def _serve(engine: Engine, worker: Worker, listener: socket.socket) -> Non
         notify("STOPPING=1")
         for task in background:
             task.cancel()
+        if given is None:
+            path.unlink(missing_ok=True)
+        listener.close()
+
+
+class _Protocol(HttpToolsProtocol):
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own contract is a bool
+        """Answer a client that has said all it has to say, and hang up then; uvicorn's own hangs up at once."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True
 
 
 class _Server(uvicorn.Server):
@@ -94,6 +104,7 @@ def notify(state: str) -> None:
     if not address:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection, suppress(OSError):
+        connection.setblocking(False)
         connection.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 

@@ -43,7 +43,7 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
             same = tx.endpoint(request.id) if request.id else None
         if same is not None:  # who asks chose the id: the same call once more
             return Outcome(same, Plan())
-        place = _hand_over(request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
+        place = _hand_over(parts, request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
         try:
             with parts.store.write() as tx:
                 ep, warnings = _decide(parts, tx, net, request, place)
@@ -92,9 +92,14 @@ def _place(parts: Parts, net: Network, request: AttachRequest) -> _Place:
     return _Place(sandbox, ifname, others, parts.kernel.read(_sandbox_scope(sandbox, ifname)))
 
 
-def _hand_over(request: AttachRequest) -> _Place:
+def _hand_over(parts: Parts, request: AttachRequest) -> _Place:
     """No sandbox yet: the inner end waits in the host, under a name that is found again."""
-    return _Place(Sandbox("", f"handed:{request.id}"), f"bw{request.id[:12]}", (), frozenset())
+    begin = request.id[:12]
+    sandbox = Sandbox("", f"handed:{begin}")
+    with parts.store.read() as tx:
+        if tx.endpoints(sandbox=sandbox):
+            raise Taken(f"endpoint {begin} is there, of which another id begins alike: choose another id")
+    return _Place(sandbox, f"bw{begin}", (), frozenset())
 
 
 def _sandbox_scope(sandbox: Sandbox, ifname: str) -> Scope:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from berth import ipam
 from berth.engine.lock import StateLock
@@ -46,8 +46,8 @@ class Parts:
                 recover(self, intent)
             yield
 
-    def carry_out(self, intent: Intent, plan: Plan) -> None:
-        """Send a plan whose intent is on record: all of it takes effect, or nothing.
+    def carry_out(self, intent: Intent, plan: Plan, then: Callable[[Tx], None] = lambda _: None) -> None:
+        """Send a plan whose intent is on record: all of it takes effect, or nothing. `then`: what to record of it.
 
         After a failure, a change that goes back is taken back and the failure raised. One that goes forward is
         tried once more from what the kernel then holds; if that fails too, it stays on record and is raised.
@@ -63,6 +63,7 @@ class Parts:
             raise
         else:
             with self.store.write() as tx:
+                then(tx)
                 tx.close(intent.id)
 
 
@@ -76,8 +77,6 @@ def recover(parts: Parts, intent: Intent) -> None:
             tx.drop_network(intent.id)
         elif intent.verb == "attach":
             forget(tx, intent.id)
-        elif intent.verb == "publish" and (ep := tx.endpoint(intent.id)) is not None:
-            tx.save_endpoint(replace(ep, ports=()))
         tx.close(intent.id)
 
 

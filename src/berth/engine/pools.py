@@ -6,10 +6,11 @@ turns out to be Berth's, it works from the same record of taken addresses, so `b
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 
 from berth import ipam
 from berth.engine.parts import Parts
@@ -17,6 +18,7 @@ from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import Address, Grant, Interface, Network, Pool, PoolRequest
 from berth.seams import HeldPool, Tx
 
+_OWNER = re.compile(r"berth/([0-9a-f.:]+/[0-9]{1,3})(?:/([0-9a-f.:]+/[0-9]{1,3}))?")  # as `ipam.pool_for` makes it
 _GRACE = 60  # seconds after which an address that no endpoint has is nobody's: Docker retries a call for 15
 _MEMORY = 90 * 86400  # seconds for which a name finds its address again
 _RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
@@ -35,7 +37,7 @@ def request_pool(parts: Parts, asked: PoolRequest) -> Pool:
                 ipam.reserve(pool, tx.ledger("", pool))
             else:
                 pool = before.pool
-            tx.save_pool(HeldPool(pool, before.holders + 1 if before is not None else 1))
+            tx.save_pool(HeldPool(pool, before.holders + 1 if before is not None else 1, _seconds(parts)))
     return pool
 
 
@@ -54,9 +56,17 @@ def release_pool(parts: Parts, owner: str) -> None:
 
 
 def forget_unheld(parts: Parts, tx: Tx, net: Network) -> None:
-    """Drop the records of a removed network's pools that Docker has let go before."""
+    """Drop a removed network's pools that nobody has any more.
+
+    Docker lets a pool go before the network. A holder that is left is a network of another driver's, or a call of
+    Docker's whose answer was lost; where no address is in use, that makes no difference (see `_held`).
+    """
     for pool in net.pools:
-        if pool.owner and tx.held_pool(pool.owner) is None and not _users(tx, pool.owner):
+        if not pool.owner or _users(tx, pool.owner):
+            continue
+        given = any(grant.released is None for grant in tx.grants(pool.owner))
+        if not given or tx.held_pool(pool.owner) is None:
+            tx.drop_pool(pool.owner)
             _forget(parts, tx, pool)
 
 
@@ -79,7 +89,7 @@ def request_gateway(parts: Parts, owner: str, wanted: Address | None) -> Interfa
     to (RFC 4291 section 2.6.1): Docker wants one of the subnet.
     """
     with parts.changing(), parts.store.write(durable=True) as tx:
-        held = _held(tx, owner)
+        held = _held(parts, tx, owner)
         pool = held.pool
         if pool.gateway is not None:
             if wanted not in (None, pool.gateway):
@@ -105,11 +115,10 @@ def request_address(parts: Parts, owner: str, wanted: Address | None, holder: st
     come back: what `docker compose up --force-recreate` does.
     """
     with parts.changing(), parts.store.write() as tx:
-        pool = _held(tx, owner).pool
+        pool = _held(parts, tx, owner).pool
         now = _seconds(parts)
-        again = tx.grant(owner, wanted) if wanted is not None else None
-        if again is not None and again.released is None and now - again.taken < _RETURN and not _used(tx, again):
-            address = again.address  # the answer to the first call was lost, and Docker asks once more
+        if wanted is not None and _asked_before(tx, owner, wanted, holder, now):
+            address = wanted
         elif wanted is not None and wanted in (*pool.reserved, pool.gateway) and not _users(tx, owner):
             return _interface(pool, wanted)  # as --aux-address: never given anyway
         else:
@@ -128,7 +137,7 @@ def release_address(parts: Parts, owner: str, address: Address) -> None:
 
 
 def collect(parts: Parts) -> Sequence[Address]:
-    """Give back the addresses that Docker asked for and never used: it died in between."""
+    """Give back the addresses and pools that Docker asked for and never used: it died in between."""
     lost = []
     with parts.store.write() as tx:
         now = _seconds(parts)
@@ -136,10 +145,30 @@ def collect(parts: Parts) -> Sequence[Address]:
             for grant in _unused(tx, held.pool, now):
                 _release(tx, held.pool, grant, now)
                 lost.append(grant.address)
-            for grant in tx.grants(held.pool.owner):
-                if grant.released is not None and now - grant.released > (_MEMORY if grant.holder else _RETURN):
-                    tx.drop_grant(grant.pool, grant.address)
+            if _never_used(tx, held, now):
+                tx.drop_pool(held.pool.owner)
+                _forget(parts, tx, held.pool)
+        tx.forget_grants(named=now - _MEMORY, nameless=now - _RETURN)
     return lost
+
+
+def _never_used(tx: Tx, held: HeldPool, now: float) -> bool:
+    """Whether Docker did not even ask for the gateway, which is what comes next."""
+    owner = held.pool.owner
+    asked = held.pool.gateway is not None and not ipam.on_lan(held.pool)
+    return not asked and now - held.since > _GRACE and not _users(tx, owner) and not tx.grants(owner)
+
+
+def _asked_before(tx: Tx, owner: str, wanted: Address, holder: str, now: float) -> bool:
+    """Whether this very call was made a moment ago: its answer was lost, and Docker makes it once more."""
+    grant = tx.grant(owner, wanted)
+    return (
+        grant is not None
+        and grant.released is None
+        and grant.holder == holder
+        and now - grant.taken < _RETURN
+        and wanted not in _in_use(tx, _users(tx, owner))
+    )
 
 
 def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float) -> Address:
@@ -170,8 +199,7 @@ def _unused(tx: Tx, pool: Pool, now: float) -> list[Grant]:
     users = _users(tx, pool.owner)
     if not users:
         return []  # another driver's network: who uses what is not known here
-    used = {interface.ip for net in users for ep in tx.endpoints(network=net.id) for interface in ep.addresses}
-    used |= {address for net in users for p in net.pools for _, address in p.aux}
+    used = _in_use(tx, users)
     return [
         grant
         for grant in tx.grants(pool.owner)
@@ -179,13 +207,10 @@ def _unused(tx: Tx, pool: Pool, now: float) -> list[Grant]:
     ]
 
 
-def _used(tx: Tx, grant: Grant) -> bool:
-    return any(
-        interface.ip == grant.address
-        for net in _users(tx, grant.pool)
-        for ep in tx.endpoints(network=net.id)
-        for interface in ep.addresses
-    )
+def _in_use(tx: Tx, users: Sequence[Network]) -> set[Address]:
+    """The addresses that networks of Berth's have a use for."""
+    used = {interface.ip for net in users for ep in tx.endpoints(network=net.id) for interface in ep.addresses}
+    return used | {address for net in users for p in net.pools for _, address in p.aux}
 
 
 def _release(tx: Tx, pool: Pool, grant: Grant, now: float) -> None:
@@ -206,10 +231,20 @@ def _users(tx: Tx, owner: str) -> list[Network]:
     return [net for net in tx.networks() if any(pool.owner == owner for pool in net.pools)]
 
 
-def _held(tx: Tx, owner: str) -> HeldPool:
+def _held(parts: Parts, tx: Tx, owner: str) -> HeldPool:
+    """The pool of that id. One that Docker still has and Berth no longer is held again: the id says all of it."""
     held = tx.held_pool(owner)
-    if held is None:
-        raise NotFound(f"no pool {owner}: it was released, or Berth's records were lost; make the network again")
+    if held is not None:
+        return held
+    found = _OWNER.fullmatch(owner)
+    if found is None:
+        raise NotFound(f"no pool {owner[:99]!r}: ask for one first")
+    host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
+    asked = PoolRequest(ip_network(found[1]), ip_network(found[2]) if found[2] else None)
+    pool = ipam.pool_for(asked, host, [entry.pool for entry in tx.held_pools()], "")
+    ipam.reserve(pool, tx.ledger("", pool))
+    held = HeldPool(pool, 1, _seconds(parts))
+    tx.save_pool(held)
     return held
 
 

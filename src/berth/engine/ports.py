@@ -26,18 +26,12 @@ def publish(parts: Parts, identity: str, wanted: Sequence[PortRequest]) -> Seque
             raise Invalid(f"network {net.name} is {net.driver}: the endpoint's own address has all its ports")
         with parts.store.write() as tx:
             after = replace(ep, ports=_choose(tx, ep, wanted))
-            plan = diff(parts.want_endpoint(net, after), parts.want_endpoint(net, ep))
+            intent = Intent(ep.id, "publish", parts.want_endpoint(net, ep), parts.want_endpoint(net, after))
+            plan = diff(intent.after, intent.before)
             if not plan:
                 return after.ports
-            tx.save_endpoint(after)
-            intent = Intent(
-                ep.id,
-                "publish" if after.ports else "unpublish",
-                parts.want_endpoint(net, replace(ep, ports=())),
-                parts.want_endpoint(net, after),
-            )
             tx.open(intent)
-        parts.carry_out(intent, plan)
+        parts.carry_out(intent, plan, lambda tx: tx.save_endpoint(after))  # not before: a failure goes back
         return after.ports
 
 

@@ -18,6 +18,7 @@ UNUSABLE: tuple[tuple[Subnet, str], ...] = (
     (ip_network("255.255.255.255/32"), "limited broadcast"),  # RFC 919 section 7
     (ip_network("::/128"), "unspecified"),  # RFC 4291 section 2.5.2
     (ip_network("::1/128"), "loopback"),  # RFC 4291 section 2.5.3
+    (ip_network("fe80::/10"), "link-local"),  # RFC 4291 section 2.5.6
     (ip_network("ff00::/8"), "multicast"),  # RFC 4291 section 2.7
 )
 

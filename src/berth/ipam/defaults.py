@@ -15,6 +15,8 @@ DEFAULTS: tuple[IPv4Network, ...] = (
     *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
 )
 
+LARGEST = min(pool.prefixlen for pool in DEFAULTS)  # bits
+
 
 def default_subnet(occupied: Iterable[Subnet], length: int | None = None) -> IPv4Network:
     """The first of Docker's default pools, or of their parts of that length in bits, that overlaps nothing in use.

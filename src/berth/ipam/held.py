@@ -12,7 +12,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.ipam.checks import check
-from berth.ipam.defaults import default_subnet, ula_subnet
+from berth.ipam.defaults import LARGEST, default_subnet, ula_subnet
 from berth.model import Address, Host, HostLink, Pool, PoolRequest, Subnet
 from berth.state import MARK
 
@@ -64,6 +64,8 @@ def _of_size(wanted: Subnet, in_use: Sequence[Subnet], seed: str) -> Subnet:
         if not whole.prefixlen <= wanted.prefixlen:
             raise Invalid(f"subnet {wanted} is larger than /{whole.prefixlen}: choose the subnet itself")
         return IPv6Network((whole.network_address, wanted.prefixlen))
+    if wanted.prefixlen < LARGEST:
+        raise Invalid(f"subnet {wanted} is larger than /{LARGEST}: choose the subnet itself")
     return default_subnet(in_use, wanted.prefixlen)
 
 

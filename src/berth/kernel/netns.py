@@ -125,6 +125,8 @@ def resolve(text: str) -> str:
 
     Raises `Invalid` for a text that cannot be one and `NotFound` where nothing is there.
     """
+    if "\0" in text:
+        raise Invalid(f"the sandbox {text!r} has a character that no path can have: leave it out")
     kind, _, rest = text.partition(":")
     if kind == "pid" and rest:
         if not rest.isdecimal():

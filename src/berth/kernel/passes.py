@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from berth.kernel.netlink import CREATE, NETFILTER, Message, Netlink, Refusal, attr, attrs, nest, string
+from berth.kernel.netlink import CREATE, NETFILTER, Message, Netlink, Refusal, attr, attrs, items, nest, string
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.nft import comment, generation, transaction
 from berth.state import MARK, NftPass
@@ -39,10 +39,22 @@ def read(nl: Netlink, family: str) -> Iterator[tuple[NftPass, int]]:
         found = attrs(data, 4)
         if string(found.get(_RULE_CHAIN, b"")) != NftPass.chain or string(found.get(_RULE_TABLE, b"")) != NftPass.table:
             continue
-        mark, _, rest = comment(found.get(_RULE_USERDATA, b"")).partition(MARK)
+        mark, _, rest = _comment(found).partition(MARK)
         direction, _, dev = rest.partition(" ")
         if not mark and direction in _META and dev:
             yield NftPass(family, dev, direction), int.from_bytes(found[_RULE_HANDLE], "big")
+
+
+def _comment(rule: Mapping[int, bytes]) -> str:
+    """A rule's comment. After iptables-restore it is a match of iptables' own, a text of 256 bytes."""
+    if text := comment(rule.get(_RULE_USERDATA, b"")):
+        return text
+    for _, raw in items(rule.get(_RULE_EXPRESSIONS, b"")):
+        expression = attrs(raw)
+        match = attrs(expression.get(2, b"")) if string(expression.get(1, b"")) == "match" else {}
+        if string(match.get(1, b"")) == "comment":
+            return string(match.get(3, b""))
+    return ""
 
 
 def add(entry: NftPass) -> None:

@@ -48,7 +48,7 @@ CREATE TABLE intent (id TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 _ADDED = {
     1: _FIRST,
     2: """
-CREATE TABLE pool (owner TEXT PRIMARY KEY, holders INTEGER NOT NULL, body BLOB NOT NULL) STRICT;
+CREATE TABLE pool (owner TEXT PRIMARY KEY, holders INTEGER NOT NULL, since REAL NOT NULL, body BLOB NOT NULL) STRICT;
 CREATE TABLE granted (
   pool TEXT NOT NULL, address TEXT NOT NULL, holder TEXT NOT NULL, taken REAL NOT NULL, released REAL,
   PRIMARY KEY (pool, address)
@@ -220,16 +220,16 @@ class SqliteTx:
             self._db.execute(f"DELETE FROM {table} WHERE pool = ?", (f"{pool.owner} {pool.subnet}",))
 
     def held_pool(self, owner: str) -> HeldPool | None:
-        row = self._db.execute("SELECT body, holders FROM pool WHERE owner = ?", (owner,)).fetchone()
-        return None if row is None else HeldPool(schema.load_pool(row[0]), row[1])
+        row = self._db.execute("SELECT body, holders, since FROM pool WHERE owner = ?", (owner,)).fetchone()
+        return None if row is None else HeldPool(schema.load_pool(row[0]), row[1], row[2])
 
     def held_pools(self) -> Sequence[HeldPool]:
-        rows = self._db.execute("SELECT body, holders FROM pool ORDER BY owner")
-        return [HeldPool(schema.load_pool(body), holders) for body, holders in rows]
+        rows = self._db.execute("SELECT body, holders, since FROM pool ORDER BY owner")
+        return [HeldPool(schema.load_pool(body), holders, since) for body, holders, since in rows]
 
     def save_pool(self, held: HeldPool) -> None:
-        row = (held.pool.owner, held.holders, schema.dump_pool(held.pool))
-        self._db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?)", row)
+        row = (held.pool.owner, held.holders, held.since, schema.dump_pool(held.pool))
+        self._db.execute("INSERT OR REPLACE INTO pool VALUES (?, ?, ?, ?)", row)
 
     def drop_pool(self, owner: str) -> None:
         self._db.execute("DELETE FROM pool WHERE owner = ?", (owner,))
@@ -248,8 +248,11 @@ class SqliteTx:
         row = (grant.pool, str(grant.address), grant.holder, grant.taken, grant.released)
         self._db.execute("INSERT OR REPLACE INTO granted VALUES (?, ?, ?, ?, ?)", row)
 
-    def drop_grant(self, pool: str, address: Address) -> None:
-        self._db.execute("DELETE FROM granted WHERE pool = ? AND address = ?", (pool, str(address)))
+    def forget_grants(self, *, named: float, nameless: float) -> None:
+        """Drop what was released before these times."""
+        self._db.execute(
+            "DELETE FROM granted WHERE released < CASE holder WHEN '' THEN ? ELSE ? END", (nameless, named)
+        )
 
     def _grant(self, where: str, pool: str, value: str) -> Grant | None:
         row = self._db.execute(f"SELECT * FROM granted WHERE pool = ? AND {where}", (pool, value)).fetchone()

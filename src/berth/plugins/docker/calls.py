@@ -23,6 +23,10 @@ M = TypeVar("M", bound=m.Message)
 _NO_ENDPOINT = "no endpoint {}: Berth's records were lost; start the container again"
 
 
+class Unreadable(Invalid):
+    """Not a request of the protocol at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call(Generic[M]):
     """One call of the protocol."""
@@ -35,11 +39,11 @@ class Call(Generic[M]):
         if self.request is m.Nothing:
             return self.answer(m.Nothing())  # type: ignore[arg-type]
         if not body.strip():
-            raise Invalid("the request is empty: Docker repeats a call without its body when the first try broke off")
+            raise Unreadable("the request is empty, as Docker's is when it repeats a call that broke off")
         try:
             return self.answer(msgspec.json.decode(body, type=self.request))
         except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
-            raise Invalid(f"the request cannot be read: {error}") from None
+            raise Unreadable(f"the request cannot be read: {error}") from None
 
 
 class Chores(Protocol):

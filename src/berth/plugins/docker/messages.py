@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -218,14 +219,14 @@ def _bare(text: str) -> str:
 
 
 def _address(text: str, what: str) -> Address:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise Invalid(f"{what} {text!r} is no IP address") from None
+    with suppress(ValueError):
+        if "%" not in text:
+            return ip_address(text)
+    raise Invalid(f"{what} {text!r} is no IP address")
 
 
 def _subnet(text: str, what: str) -> Subnet:
-    try:
-        return ip_network(text, strict=False)
-    except ValueError:
-        raise Invalid(f"{what} {text!r} is no subnet: write it as 192.168.2.0/24") from None
+    with suppress(ValueError):
+        if "%" not in text:
+            return ip_network(text, strict=False)
+    raise Invalid(f"{what} {text!r} is no subnet: write it as 192.168.2.0/24")

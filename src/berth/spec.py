@@ -158,6 +158,8 @@ def _bypass(text: str) -> str:
 
 
 def _mode(text: str) -> str:
+    if text == "overlay":
+        return driver_name(text)  # which says what there is instead
     return _one_of(text, PLUGGED, "mode")
 
 

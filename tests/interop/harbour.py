@@ -30,8 +30,9 @@ POST = (
 class Berthd:
     """A `berth daemon` on a lab's host."""
 
-    def __init__(self, lab: Session, node: str = "host") -> None:
+    def __init__(self, lab: Session, docker: Path, node: str = "host") -> None:
         self.lab, self.node = lab, node
+        self._variables = {"DOCKER_HOST": f"unix://{docker}"}
         self.socket = lab.work / node / "run/berth.sock"
         self._log = lab.work / node / "daemon.log"
         self._process: Inside | None = None
@@ -39,7 +40,7 @@ class Berthd:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         with self._log.open("ab") as log:
-            self._process = self.lab.popen(self.node, ["berth", "daemon"], stdout=log, stderr=log)
+            self._process = self.lab.popen(self.node, ["berth", "daemon"], stdout=log, stderr=log, env=self._variables)
         until(lambda: self.socket.exists() and self.lab.berth("network", "ls", host=self.node).returncode == 0)
 
     def stop(self) -> None:
@@ -64,14 +65,14 @@ class Harbour:
 
     def __init__(self, lab: Session, kind: str, **options: Any) -> None:
         self.lab = lab
-        self.berthd = Berthd(lab)
-        spec = f"unix://{self.berthd.socket}\n"
-        self.engine = Dockerd(lab, kind, plugins={"berth.spec": spec}, **options)
+        self.engine = Dockerd(lab, kind, **options)
+        self.berthd = Berthd(lab, self.engine.socket)
 
     def __enter__(self) -> Self:
         until(lambda: not self.sh("ip -6 address show tentative"))
         self.berthd.start()
         self.engine.__enter__()
+        self.engine.plugin("berth.spec", f"unix://{self.berthd.socket}\n")
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ from subprocess import PIPE
 
 import pytest
 
-from .harbour import ALWAYS, HOST, INTERNET, LAN, LAPTOP, LAPTOP6, OURS, POST, ROUTER, ROUTER6, Harbour
+from .harbour import ALWAYS, HOST, INTERNET, LAN, LAPTOP, LAPTOP6, OURS, POST, ROUTER, ROUTER6, Harbour, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -196,13 +196,13 @@ def test_an_address_that_berth_attach_took_is_not_given_to_a_container(harbour: 
     ident = harbour.network("lan", *LAN)
     harbour.sh("ip netns add plain")
     try:
-        (taken,) = harbour.berth("attach", ident[:12], "plain")["addresses"]
+        (taken,) = harbour.berth("attach", ident, "plain")["addresses"]
         address = harbour.serve("c1", "lan")
         assert address != taken.partition("/")[0]
         assert harbour.asks("plain", address) == "c1"
         said = harbour.refused("run", "--rm", "--network", "lan", "--ip", taken.partition("/")[0], "bb", "true")
         assert "already given" in said
-        harbour.lab.berth("detach", ident[:12], "plain", check=True)
+        harbour.lab.berth("detach", ident, "plain", check=True)
     finally:
         harbour.sh("ip netns delete plain")
 
@@ -329,6 +329,15 @@ def test_inspect_shows_subnet_gateway_and_addresses(harbour: Harbour) -> None:
     assert (container["Name"], container["IPv4Address"]) == ("c1", f"{address}/24")
     assert container["MacAddress"] in harbour.inside("c1", "ip", "link", "show", "eth0")
     assert harbour.attached("c1", "nat")["Gateway"] == "10.66.0.9"
+
+
+def test_berth_says_what_docker_calls_things(harbour: Harbour) -> None:
+    harbour.network("lan", *LAN)
+    harbour.start("c1", "lan")
+    until(lambda: [(ep["network"], ep["name"]) for ep in harbour.berth("endpoint", "ls")] == [("lan", "c1")])
+    done = harbour.lab.berth("network", "rm", "lan")
+    assert (done.returncode, "network lan is Docker's: `docker network rm lan`" in done.stderr) == (2, True)
+    assert harbour.berth("network", "prune") == []
 
 
 def test_ps_shows_nothing_surprising(harbour: Harbour) -> None:

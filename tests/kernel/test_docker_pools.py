@@ -56,6 +56,9 @@ class Chores:
     def announce(self, identity: str, ns: str) -> None:
         self.left.append(f"announce {identity} {ns}")
 
+    def learn(self, network: str) -> None:
+        self.left.append(f"learn {network}")
+
 
 class Docker:
     """Says to an engine what Docker says, and takes an answer as Docker does."""

@@ -6,6 +6,7 @@ import click
 
 from berth import schema, spec
 from berth.cli.output import dry_run_option, engine, json_option, print_json, print_plan, table, warn
+from berth.model import Ipam
 
 
 @click.group()
@@ -141,12 +142,12 @@ def remove(ctx: click.Context, names: tuple[str, ...], dry_run: bool, as_json: b
 @json_option
 @click.pass_context
 def prune(ctx: click.Context, as_json: bool) -> None:
-    """Remove all networks that nothing is attached to."""
+    """Remove all networks that nothing is attached to, but for Docker's."""
     removed = []
     with engine(ctx) as api:
         used = {ep.network for ep in api.endpoints()}
         for net in api.networks():
-            if net.id not in used:
+            if net.id not in used and net.ipam is Ipam.NETWORK:
                 api.remove_network(net.id)
                 removed.append(net.name)
     if as_json:

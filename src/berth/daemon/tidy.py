@@ -16,9 +16,12 @@ from typing import Any
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError
+from berth.model import Ipam
+from berth.plugins.docker.names import ask
 
 _ROUND = 30  # seconds
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
+_LATER = 1  # second: when Docker has written down what it was asked for
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
 log = logging.getLogger("berth")
 
@@ -44,6 +47,10 @@ class Tidy:
     def announce(self, identity: str, ns: str) -> None:
         """Tell an endpoint's neighbours, as soon as Docker has put it into its sandbox."""
         self._begin(f"announce {identity}", lambda: self._announce(identity, ns))
+
+    def learn(self, network: str) -> None:
+        """Find out what Docker calls a network and the containers on it."""
+        self._begin(f"learn {network}", lambda: self._learn(network))
 
     def _begin(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a chore that is not under way."""
@@ -73,6 +80,12 @@ class Tidy:
                 return
             done = True
 
+    async def _learn(self, network: str) -> None:
+        await asyncio.sleep(_LATER)
+        names = await asyncio.to_thread(ask, network)
+        if names is not None:
+            await self._attempt(lambda: self._engine.rename(network, names.network, names.endpoints))
+
     async def run(self) -> None:
         """Once everything, then a round every half minute."""
         await self._attempt(self._start)
@@ -84,6 +97,9 @@ class Tidy:
         outcome = self._engine.reconcile()
         for line in outcome.value:
             log.info("%s", line)
+        for net in self._engine.networks():
+            if net.ipam is not Ipam.NETWORK:
+                self.learn(net.id)
         if outcome.plan:
             log.info("put in order: %d operations", len(outcome.plan.ops))
         self.round()

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
-from berth import ipam
+from berth import ipam, spec
 from berth.engine import pools
 from berth.engine.parts import Parts
 from berth.engine.reach import scope_of
-from berth.errors import NotFound, Taken
+from berth.errors import Invalid, NotFound, Taken
 from berth.model import Ipam, Network, NetworkSpec, Subnet
 from berth.plan import diff
 from berth.seams import Intent, Outcome, Tx
 from berth.state import within
 
 
-def create(parts: Parts, spec: NetworkSpec, *, dry_run: bool) -> Outcome[Network]:
+def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Network]:
     """Decide, make and remember a network, or do nothing at all."""
     with parts.changing():
         with parts.store.read() as tx:
-            if (same := tx.network(spec.name)) is not None and same.name == spec.name:
-                raise Taken(f"there is a network {spec.name} already: choose another name, or `berth network rm` it")
-            host = replace(parts.kernel.host(), networks=tuple(tx.networks()), held=_held_for_others(tx, spec))
-        driver = parts.choose(spec, host)
-        net = driver.complete(spec, host, spec.id or parts.identity(), parts.now())
-        if spec.ipam is Ipam.POOL:
+            if (same := tx.network(asked.name)) is not None and same.name == asked.name:
+                raise Taken(f"there is a network {asked.name} already: choose another name, or `berth network rm` it")
+            host = replace(parts.kernel.host(), networks=tuple(tx.networks()), held=_held_for_others(tx, asked))
+        driver = parts.choose(asked, host)
+        net = driver.complete(asked, host, asked.id or parts.identity(), parts.now())
+        if asked.ipam is Ipam.POOL:
             with parts.store.read() as tx:
                 net = pools.adopt(tx, net)
         want = driver.network(net)
@@ -42,8 +44,8 @@ def create(parts: Parts, spec: NetworkSpec, *, dry_run: bool) -> Outcome[Network
         return Outcome(net, plan)
 
 
-def _held_for_others(tx: Tx, spec: NetworkSpec) -> tuple[Subnet, ...]:
-    mine = spec.subnets if spec.ipam is Ipam.POOL else ()
+def _held_for_others(tx: Tx, asked: NetworkSpec) -> tuple[Subnet, ...]:
+    mine = asked.subnets if asked.ipam is Ipam.POOL else ()
     return tuple(entry.pool.subnet for entry in tx.held_pools() if entry.pool.subnet not in mine)
 
 
@@ -54,6 +56,11 @@ def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
             net = find(tx, name)
             endpoints = tx.endpoints(network=net.id)
             others = [other for other in tx.networks() if other.id != net.id]
+        if net.ipam is not Ipam.NETWORK and name != net.id:
+            raise Taken(
+                f"network {net.name} is Docker's: `docker network rm {net.name}`, or give its full id here"
+                " if Docker has forgotten it"
+            )
         if endpoints:
             names = ", ".join(ep.name for ep in endpoints[:3]) + (", …" if len(endpoints) > 3 else "")
             raise Taken(f"network {net.name} has {len(endpoints)} endpoints ({names}): detach them first")
@@ -70,6 +77,22 @@ def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
             tx.open(intent)
         parts.carry_out(intent, plan)
         return Outcome(net, plan)
+
+
+def rename(parts: Parts, ident: str, name: str, endpoints: Mapping[str, str]) -> None:
+    """Call a network, and endpoints of it by their ids, by other names. One that is taken or not valid is left out."""
+    with parts.changing(), parts.store.write() as tx:
+        net = tx.network(ident)
+        if net is None or net.id != ident:
+            return
+        with suppress(Invalid):
+            if net.name != name and tx.network(spec.network_name(name)) is None:
+                tx.save_network(replace(net, name=name))
+        for endpoint, called in endpoints.items():
+            ep = tx.endpoint(endpoint)
+            with suppress(Invalid):
+                if ep is not None and ep.network == ident and not tx.named(ident, spec.endpoint_name(called)):
+                    tx.save_endpoint(replace(ep, name=called))
 
 
 def find(tx: Tx, name: str) -> Network:

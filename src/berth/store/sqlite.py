@@ -189,7 +189,8 @@ class SqliteTx:
 
     def save_network(self, net: Network) -> None:
         self._db.execute(
-            "INSERT INTO network VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            "INSERT INTO network VALUES (?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, body = excluded.body",
             (net.id, net.name, schema.dump(net)),
         )
 
@@ -200,7 +201,8 @@ class SqliteTx:
 
     def save_endpoint(self, ep: Endpoint) -> None:
         self._db.execute(
-            "INSERT INTO endpoint VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET body = excluded.body",
+            "INSERT INTO endpoint VALUES (?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name, body = excluded.body",
             (ep.id, ep.network, ep.name, ep.sandbox.identity, ep.ifname, schema.dump(ep)),
         )
         self._db.execute("DELETE FROM port WHERE endpoint = ?", (ep.id,))

@@ -61,6 +61,10 @@ class Chores(Protocol):
         """Tell an endpoint's neighbours, as soon as it is up in its sandbox."""
         ...
 
+    def learn(self, network: str) -> None:
+        """Find out what Docker calls a network and the containers on it."""
+        ...
+
 
 def calls(engine: Engine, chores: Chores) -> Mapping[str, Call[Any]]:
     """All calls by their names in the protocol."""
@@ -78,7 +82,7 @@ def _network_calls(engine: Engine, chores: Chores) -> dict[str, Call[Any]]:
     table: dict[str, Call[Any]] = {
         "GetCapabilities": Call(m.Nothing, lambda _: _capabilities(chores)),
         "GwAllocCheck": Call(m.GwAllocCheck, _gateway_check),
-        "CreateNetwork": Call(m.CreateNetwork, lambda asked: _create_network(engine, asked)),
+        "CreateNetwork": Call(m.CreateNetwork, lambda asked: _create_network(engine, chores, asked)),
         "DeleteNetwork": Call(m.OfNetwork, lambda asked: _delete_network(engine, chores, asked)),
         "CreateEndpoint": Call(m.CreateEndpoint, lambda asked: _create_endpoint(engine, asked)),
         "DeleteEndpoint": Call(m.OfEndpoint, lambda asked: _delete_endpoint(engine, chores, asked)),
@@ -109,10 +113,11 @@ def _gateway_check(asked: m.GwAllocCheck) -> Json:
     return {"SkipIPv4": without, "SkipIPv6": False}
 
 
-def _create_network(engine: Engine, asked: m.CreateNetwork) -> Json:
+def _create_network(engine: Engine, chores: Chores, asked: m.CreateNetwork) -> Json:
     spec = m.network_spec(asked)
     if not any(net.id == spec.id for net in engine.networks()):
         engine.create_network(spec)
+    chores.learn(spec.id)
     return {}
 
 
@@ -158,6 +163,7 @@ def _join(engine: Engine, chores: Chores, asked: m.Join) -> Json:
     options = dict(ep.options)
     prefix = options.get("iface_prefix") or net.ifname_prefix
     answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, options)}
+    chores.learn(net.id)
     if asked.sandbox_key:
         chores.announce(ep.id, asked.sandbox_key)
     gateways = _gateways(net, ep) if options.get("gateway") != "false" else {}

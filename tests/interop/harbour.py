@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,17 @@ POST = (
     *("--aux-address=ip1=192.168.2.10", "-o", "com.docker.network.bridge.name=br0"),
 )
 
+_ACTIVATE = """
+import os, select, socket, sys
+held = socket.socket(socket.AF_UNIX)
+held.bind(sys.argv[1])
+held.listen(100)
+select.select([held], [], [])
+assert held.fileno() == 3
+os.set_inheritable(3, True)
+os.execvpe("berth", ["berth", "daemon"], os.environ | {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1"})
+"""
+
 
 class Berthd:
     """A `berth daemon` on a lab's host."""
@@ -42,6 +54,25 @@ class Berthd:
         with self._log.open("ab") as log:
             self._process = self.lab.popen(self.node, ["berth", "daemon"], stdout=log, stderr=log, env=self._variables)
         until(lambda: self.socket.exists() and self.lab.berth("network", "ls", host=self.node).returncode == 0)
+
+    def activate(self) -> None:
+        """Hold its socket, as systemd would, and start it when somebody connects."""
+        with self._log.open("ab") as log:
+            self._process = self.lab.popen(
+                self.node, ["python3", "-c", _ACTIVATE, str(self.socket)], stdout=log, stderr=log, env=self._variables
+            )
+        until(self.socket.exists)
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """Somebody else holds Berth's lock: no verb gets any further."""
+        lock = self.lab.work / self.node / "state/berth.lock"
+        with self.lab.popen(
+            self.node, ["flock", str(lock), "sh", "-c", "echo held; exec sleep 600"], stdout=-1
+        ) as held:
+            assert held.stdout is not None and held.stdout.readline() == b"held\n"
+            yield
+            self.lab.run(self.node, ["pkill", "--full", "^sleep 600$"], check=True)
 
     def stop(self) -> None:
         """Have it end by itself."""

@@ -78,6 +78,39 @@ def test_docker_runs_and_starts_without_berth(port: Harbour) -> None:
     assert "1 packets received" in port.inside("c1", "ping", "-c1", "-W2", INTERNET)
 
 
+@pytest.mark.parametrize("how", ["stop", "kill9"])
+def test_docker_starts_while_berth_is_held_up(port: Harbour, how: str) -> None:
+    """Not even where it has addresses to give back: after the first, Berth says at once that it is busy."""
+    two_networks(port)
+    for name in ("c1", "c2", "c3"):
+        port.start(name, "nat")
+    getattr(port.engine, how)()
+    with port.berthd.held_up():
+        port.engine.start()
+        assert port.docker("run", "--rm", "bb", "echo", "fine") == "fine"
+    port.docker("start", "c1")
+    assert "1 packets received" in port.inside("c1", "ping", "-c1", "-W2", INTERNET)
+
+
+def test_docker_finds_a_berth_that_starts_when_it_is_asked(port: Harbour) -> None:
+    """As systemd does it: the socket is there though the daemon is not, and what is asked waits in it.
+
+    Docker, killed, has addresses to give back as it starts: where nobody listens it tries for 15 seconds for each.
+    """
+    before = port.look()
+    two_networks(port)
+    for name in ("c1", "c2", "c3"):
+        port.serve(name, "nat")
+    port.serve("c4", "lan", "--restart=always", "--ip", "192.168.2.77")
+    port.engine.kill9()
+    port.berthd.stop()
+    port.berthd.activate()
+    port.engine.start()
+    until(lambda: port.asks("laptop", "192.168.2.77") == "c4")
+    assert "Unable to connect to plugin" not in port.engine.log(1000)
+    nothing_is_left(port, before)
+
+
 # --- Docker ---------------------------------------------------------------------------------------------
 
 

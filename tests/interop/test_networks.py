@@ -334,7 +334,7 @@ def test_inspect_shows_subnet_gateway_and_addresses(harbour: Harbour) -> None:
 def test_berth_says_what_docker_calls_things(harbour: Harbour) -> None:
     harbour.network("lan", *LAN)
     harbour.start("c1", "lan")
-    until(lambda: [(ep["network"], ep["name"]) for ep in harbour.berth("endpoint", "ls")] == [("lan", "c1")])
+    until(lambda: [(ep["network_name"], ep["name"]) for ep in harbour.berth("endpoint", "ls")] == [("lan", "c1")])
     done = harbour.lab.berth("network", "rm", "lan")
     assert (done.returncode, "network lan is Docker's: `docker network rm lan`" in done.stderr) == (2, True)
     assert harbour.berth("network", "prune") == []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from berth.errors import Refused
 
 T = TypeVar("T")
 
-DEADLINE = 20  # seconds: Docker gives up on some calls after 30, and on others never
+DEADLINE = 10  # seconds: Docker gives up on some calls after 30, and on others never
 
 
 class Worker:
@@ -19,12 +19,19 @@ class Worker:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="engine")
+        self._late: asyncio.Future[Any] | None = None
 
     async def run(self, verb: Callable[[], T]) -> T:
-        """Run a verb. Raises what it raises, and `Refused` when it takes too long; it goes on all the same then."""
+        """Run a verb. Raises what it raises, and `Refused` when it takes too long; it goes on all the same then.
+
+        While one is late, the others are refused at once: Docker asks one thing after the other as it starts.
+        """
+        if self._late is not None and not self._late.done():
+            raise Refused("Berth is held up by something it was asked before: see its log, and try again")
         work = asyncio.get_running_loop().run_in_executor(self._thread, verb)
         done, _ = await asyncio.wait({work}, timeout=DEADLINE)
         if not done:
+            self._late = work
             work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody is left to hear of it
             raise Refused(f"not finished within {DEADLINE} seconds: try again, and see the daemon's log")
         return work.result()

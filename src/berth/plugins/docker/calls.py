@@ -34,9 +34,14 @@ class Call(Generic[M]):
     request: type[M]
     answer: Callable[[M], Json]
 
+    @property
+    def instant(self) -> bool:
+        """Whether the answer is always the same."""
+        return self.request is m.Nothing
+
     def __call__(self, body: bytes) -> Json:
         """Answer a request's body. Raises `BerthError`."""
-        if self.request is m.Nothing:
+        if self.instant:
             return self.answer(m.Nothing())  # type: ignore[arg-type]
         if not body.strip():
             raise Unreadable("the request is empty, as Docker's is when it repeats a call that broke off")

@@ -62,17 +62,15 @@ def test_no_packet_is_lost_when_berth_restarts(port: Harbour, how: str) -> None:
     nothing_is_left(port, before)
 
 
-def test_docker_runs_and_starts_without_berth(port: Harbour) -> None:
+def test_docker_runs_without_berth(port: Harbour) -> None:
     """Docker asks its plugins only for what needs them."""
     two_networks(port)
     port.start("c1", "nat")
+    port.docker("stop", "-t1", "c1")
     port.berthd.stop()
-    port.engine.restart()
     assert port.docker("run", "--rm", "bb", "echo", "fine") == "fine"
-    assert set(port.docker("network", "ls", "--filter", "driver=berth", "--format", "{{.Name}}").split()) == {
-        "lan",
-        "nat",
-    }
+    named = port.docker("network", "ls", "--filter", "driver=berth", "--format", "{{.Name}}").split()
+    assert sorted(named) == ["lan", "nat"]
     port.berthd.start()
     port.docker("start", "c1")
     assert "1 packets received" in port.inside("c1", "ping", "-c1", "-W2", INTERNET)

@@ -1,7 +1,7 @@
 """What the daemon does by itself: sweep up, and drop what Docker has forgotten.
 
 Docker does not tell a driver that it died. What it left half-done shows in the kernel: a cable that nobody comes
-for, or one that went with its container. Either has to last for a round, so that nothing is taken from a call
+for, or one that went with its container. Either has to last for a while, so that nothing is taken from a call
 that is under way.
 """
 
@@ -19,7 +19,8 @@ from berth.errors import BerthError
 from berth.model import Ipam
 from berth.plugins.docker.names import ask
 
-_ROUND = 30  # seconds
+_ROUND = 10  # seconds
+_FORGOTTEN = 30  # seconds for which something has to look forgotten
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
 _LATER = 1  # second: when Docker has written down what it was asked for
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
@@ -87,7 +88,7 @@ class Tidy:
             await self._attempt(lambda: self._engine.rename(network, names.network, names.endpoints))
 
     async def run(self) -> None:
-        """Once everything, then a round every half minute."""
+        """Once everything, then a round now and again."""
         await self._attempt(self._start)
         while True:
             await asyncio.sleep(_ROUND)
@@ -113,7 +114,7 @@ class Tidy:
         self._refresh()
         now = time.monotonic()
         self._suspects = {identity: self._suspects.get(identity, now) for identity in self._engine.abandoned()}
-        for identity in [known for known, since in self._suspects.items() if now - since >= _ROUND]:
+        for identity in [known for known, since in self._suspects.items() if now - since >= _FORGOTTEN]:
             log.info("endpoint %s: Docker has forgotten it", identity[:12])
             self._engine.release(identity)
         for address in self._engine.collect():

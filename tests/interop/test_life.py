@@ -141,6 +141,18 @@ def test_containers_that_always_restart_are_back_with_docker(port: Harbour, how:
     nothing_is_left(port, before)
 
 
+def test_an_address_that_a_killed_docker_had_given_is_given_again(port: Harbour) -> None:
+    """With Docker's own IPAM, which takes it for free at once."""
+    before = port.look()
+    port.docker("network", "create", "-d", "berth", "nat")
+    address = port.start("c1", "nat")
+    port.engine.kill9()
+    port.engine.start()
+    assert port.serve("c2", "nat") == address
+    assert port.asks("host", address) == "c2"
+    nothing_is_left(port, before)
+
+
 @pytest.mark.parametrize("moment", [0.03, 0.12, 0.3])
 def test_both_killed_in_the_middle_of_a_run(port: Harbour, moment: float) -> None:
     before = port.look()

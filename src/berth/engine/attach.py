@@ -37,6 +37,31 @@ class _Place:
 
 def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
     """Give a sandbox an address and a cable on a network, or do nothing at all."""
+    try:
+        return _attach(parts, request, dry_run=dry_run)
+    except Taken:
+        if not _drop_forgotten(parts, request):
+            raise
+    return _attach(parts, request, dry_run=dry_run)
+
+
+def _drop_forgotten(parts: Parts, request: AttachRequest) -> bool:
+    """Detach who has an address that Docker's own IPAM has just given to somebody else: Docker has forgotten them."""
+    with parts.store.read() as tx:
+        net = tx.network(request.network)
+        if net is None or net.ipam is not Ipam.DOCKER or request.placement is not Placement.HANDOVER:
+            return False
+        forgotten = [
+            ep.id
+            for ep in tx.endpoints(network=net.id)
+            if ep.placement is Placement.HANDOVER and {address.ip for address in ep.addresses} & {*request.addresses}
+        ]
+    for identity in forgotten:
+        release(parts, identity)
+    return bool(forgotten)
+
+
+def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
     with parts.changing():
         with parts.store.read() as tx:
             net = find(tx, request.network)

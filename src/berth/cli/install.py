@@ -39,8 +39,6 @@ ExecStart={program} daemon
 Restart=always
 RestartSec=1
 WatchdogSec=20
-# Containers go on without the daemon: nothing of theirs is ended with it.
-KillMode=process
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE
 StateDirectory=berth
 NoNewPrivileges=yes

@@ -67,7 +67,7 @@ def test_the_units(root: Path, install: Install) -> None:
     program, command = service["Service"]["ExecStart"].split()
     assert program.startswith("/") and program.endswith("/berth") and os.access(program, os.X_OK)
     assert command == "daemon"
-    assert service["Service"]["Type"] == "notify" and service["Service"]["KillMode"] == "process"
+    assert service["Service"]["Type"] == "notify"
     assert service["Unit"]["Requires"] == "berth.socket"
     assert {"Unit", "Service", "Install"} == set(service.sections())
 

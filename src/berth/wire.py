@@ -34,8 +34,7 @@ def api(store: str | None = None) -> Api:
     Raises what `engine` raises, and `Denied` when the daemon may not be spoken to.
     """
     if not (store or os.environ.get("BERTH_STORE")):
-        path = socket_path()
-        daemon = reachable(path) if path.exists() else None
+        daemon = reachable(socket_path())
         if daemon is not None:
             return daemon
     return engine(store)

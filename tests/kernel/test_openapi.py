@@ -12,7 +12,7 @@ import pytest
 import schemathesis
 import schemathesis.engine
 from schemathesis.engine import events
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from berth import wire
 from berth.daemon.app import app as daemon_app
@@ -51,12 +51,13 @@ class Fenced(LinuxKernel):
 
 
 @pytest.fixture
-def app(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starlette]:
+def app(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
     """The daemon's application, its engine in a thread that is in the test's namespaces."""
     monkeypatch.setenv("BERTH_STATE", "/run/berth-state")
     host.sandbox("c1")
     host.sandbox("c2")
-    engine, worker = wire.engine(kernel=Fenced()), Worker()
+    engine = wire.engine(kernel=Fenced())
+    worker = Worker(engine.free)
     # A thread is born in the namespaces of who starts it, and Schemathesis keeps one of its own for all tests.
     thread = worker._thread.submit(threading.get_native_id).result()
     loop = asyncio.new_event_loop()  # where chores wait for ever
@@ -86,7 +87,7 @@ def loop() -> None:
 
 
 @pytest.fixture
-def promised(loop: None, host: Host, app: Starlette) -> schemathesis.BaseSchema:
+def promised(loop: None, host: Host, app: ASGIApp) -> schemathesis.BaseSchema:
     """What the application promises, tried once where it may be seen."""
     config = schemathesis.Config.from_dict({
         "continue-on-failure": True,

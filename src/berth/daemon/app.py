@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from berth import __version__, rest, schema
 from berth.daemon.http import handler
@@ -26,22 +27,32 @@ T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger("berth")
 
 
-def app(engine: Engine, worker: Worker, tidy: Tidy) -> Starlette:
+def app(engine: Engine, worker: Worker, tidy: Tidy) -> ASGIApp:
     """All that the daemon answers."""
-    own = _Own(engine, worker, tidy)
-    docker = [
-        Route(f"/{name}", handler(name, _docker(call, worker), _refuse_docker), methods=["POST"])
-        for name, call in calls(engine, tidy).items()
-    ]
-    served = Starlette(routes=[*docker, *own.routes()], exception_handlers={HTTPException: _no_such_path})
-    served.router.redirect_slashes = False
+    own = Starlette(routes=_Own(engine, worker, tidy).routes(), exception_handlers={HTTPException: _no_such_path})
+    own.router.redirect_slashes = False
+    docker = {
+        f"/{name}": handler(name, _docker(call, worker), _refuse_docker) for name, call in calls(engine, tidy).items()
+    }
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        """Docker's calls by their paths: to try the patterns of all routes one by one takes as long as an answer."""
+        answer = docker.get(scope["path"]) if scope["type"] == "http" else None
+        if answer is None:
+            await own(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        only_post = HTTPException(405, "Method Not Allowed", {"Allow": "POST"})
+        response = await answer(request) if request.method == "POST" else _no_such_path(request, only_post)
+        await response(scope, receive, send)
+
     return served
 
 
 def _docker(call: Call[Any], worker: Worker) -> Callable[[Request, bytes], Awaitable[bytes]]:
     async def answer(_: Request, body: bytes) -> bytes:
         # What needs no engine is said at once, however busy it is: Docker does not start without.
-        said = call(body) if call.instant else await worker.run(lambda: call(body))
+        said = call(body) if call.instant else await worker.run_short(lambda: call(body))
         return msgspec.json.encode(said)
 
     return answer

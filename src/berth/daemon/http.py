@@ -72,7 +72,8 @@ async def body(request: Request) -> bytes:
             parts.append(part)
 
     try:
-        await asyncio.wait_for(read(), PATIENCE)
+        async with asyncio.timeout(PATIENCE):
+            await read()
     except TimeoutError:
         raise TooSlow(f"the request's body did not come within {PATIENCE} seconds: send it at once") from None
     return b"".join(parts)

@@ -22,6 +22,7 @@ from berth.daemon.worker import DEADLINE, Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Denied, Refused, Taken
 
+_IDLE = 3600  # seconds: Docker keeps its connection, and would send a call to one that is being closed without body
 _FIRST_FD = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 log = logging.getLogger("berth")
 
@@ -30,7 +31,7 @@ def serve(engine: Engine, path: Path) -> None:
     """Answer until SIGTERM or SIGINT. Raises `Taken`, `Denied` or `Refused` when the socket cannot be had."""
     # Not to stderr: of what a managed plugin says there, Docker makes errors in its own log.
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
-    worker = Worker()
+    worker = Worker(engine.free)
     try:
         asyncio.run(_serve(engine, worker, path))
     finally:
@@ -49,6 +50,7 @@ async def _serve(engine: Engine, worker: Worker, path: Path) -> None:
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=DEADLINE,
+        timeout_keep_alive=_IDLE,
     )
     server = _Server(config)
     for number in (signal.SIGTERM, signal.SIGINT):

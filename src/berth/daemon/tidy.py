@@ -64,8 +64,12 @@ class Tidy:
         self._loop.call_soon_threadsafe(begin)
 
     async def _sweep(self) -> None:
+        """In a thread of its own: the kernel waits some 16 ms, and no call of Docker's shall."""
         await asyncio.sleep(_SOON)
-        await self._attempt(self._engine.sweep)
+        try:
+            await asyncio.to_thread(self._engine.sweep)
+        except BerthError as error:
+            log.warning("%s", error)
 
     async def _announce(self, identity: str, ns: str) -> None:
         done = True  # also where it fails: it would the next time
@@ -119,7 +123,7 @@ class Tidy:
             self._engine.release(identity)
         for address in self._engine.collect():
             log.info("address %s: Docker never used it", address)
-        self._engine.sweep()
+        self.sweep()
 
     async def _attempt(self, work: Callable[[], None]) -> None:
         try:

@@ -112,6 +112,10 @@ class Engine:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""
         return reconcile.reconcile(self._parts)
 
+    def free(self) -> bool:
+        """Whether a verb would not have to wait for another process."""
+        return self._parts.lock.free()
+
     def refresh(self) -> Plan:
         """Make what is missing of the networks themselves; what was done."""
         return reconcile.refresh(self._parts)

@@ -32,6 +32,15 @@ class StateLock:
         finally:
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
+    def free(self) -> bool:
+        """Whether nobody holds the lock just now."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        return True
+
     def close(self) -> None:
         """Close the lock file."""
         os.close(self._fd)

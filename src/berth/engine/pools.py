@@ -174,7 +174,7 @@ def _asked_before(tx: Tx, owner: str, wanted: Address, holder: str, now: float) 
 def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float) -> Address:
     ledger = tx.ledger("", pool)
     if wanted is None:
-        before = tx.granted_to(pool.owner, holder) if holder else _last_to_leave(tx, pool, now)
+        before = _before(tx, pool, holder, now)
         if before is not None and before.released is not None and ledger.covering(int(before.address)) is None:
             return ipam.take(pool, ledger, before.address)
     try:
@@ -188,10 +188,9 @@ def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float) -
         return ipam.take(pool, ledger, wanted)
 
 
-def _last_to_leave(tx: Tx, pool: Pool, now: float) -> Grant | None:
-    """Of the nameless that have just left, the first: who is stopped first is started first."""
-    left = [g for g in tx.grants(pool.owner) if not g.holder and g.released is not None and now - g.released < _RETURN]
-    return min(left, key=lambda grant: grant.released or 0, default=None)
+def _before(tx: Tx, pool: Pool, holder: str, now: float) -> Grant | None:
+    """What who asks had before. Of the nameless that have just left, the first: who stops first starts first."""
+    return tx.granted_to(pool.owner, holder) if holder else tx.first_released(pool.owner, now - _RETURN)
 
 
 def _unused(tx: Tx, pool: Pool, now: float) -> list[Grant]:

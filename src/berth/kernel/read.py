@@ -32,6 +32,7 @@ from berth.state import (
     Veth,
 )
 
+_MANY = 16  # links that are asked for one by one; more are picked from a list of all
 _INSIDE = ("sysctl", "up", "addr", "route")  # what is read where it is
 
 
@@ -65,9 +66,9 @@ def _links(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     if not names and not scope.marked:
         return
     with Netlink(ROUTE) as nl:
-        if scope.marked:
+        if scope.marked or len(names) > _MANY:
             every = list(rtnl.links(nl))
-            chosen = [link for link in every if link.name in names or link.alias.startswith(MARK)]
+            chosen = [link for link in every if link.name in names or (scope.marked and link.alias.startswith(MARK))]
             label = {link.index: link.name for link in every}
         else:
             chosen = [link for link in (rtnl.link(nl, name) for name in sorted(names)) if link is not None]

@@ -53,7 +53,7 @@ CREATE TABLE granted (
   pool TEXT NOT NULL, address TEXT NOT NULL, holder TEXT NOT NULL, taken REAL NOT NULL, released REAL,
   PRIMARY KEY (pool, address)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX granted_to ON granted (pool, holder);
+CREATE INDEX granted_to ON granted (pool, holder, released);
 """,
 }
 
@@ -243,6 +243,10 @@ class SqliteTx:
         """The address that a holder has, or else had last."""
         return self._grant("holder = ? ORDER BY released IS NOT NULL, released DESC LIMIT 1", pool, holder)
 
+    def first_released(self, pool: str, since: float) -> Grant | None:
+        """Of the addresses without a known holder that were released since, the first."""
+        return self._grant("holder = '' AND released >= ? ORDER BY released LIMIT 1", pool, since)
+
     def grants(self, pool: str) -> Sequence[Grant]:
         return [_grant(row) for row in self._db.execute("SELECT * FROM granted WHERE pool = ?", (pool,))]
 
@@ -256,7 +260,7 @@ class SqliteTx:
             "DELETE FROM granted WHERE released < CASE holder WHEN '' THEN ? ELSE ? END", (nameless, named)
         )
 
-    def _grant(self, where: str, pool: str, value: str) -> Grant | None:
+    def _grant(self, where: str, pool: str, value: str | float) -> Grant | None:
         row = self._db.execute(f"SELECT * FROM granted WHERE pool = ? AND {where}", (pool, value)).fetchone()
         return None if row is None else _grant(row)
 

@@ -77,6 +77,10 @@ class Kernel(Protocol):
         """The link of a namespace that has the MAC and is up."""
         ...
 
+    def listener(self, wanted: PortMapping) -> str | None:
+        """Who listens on the host where a published port's packets would arrive, in words; None for nobody."""
+        ...
+
     def obstacles(self) -> tuple[str, ...]:
         """Who else would drop frames that only cross a bridge, in words; () for nobody."""
         ...

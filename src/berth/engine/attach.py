@@ -10,6 +10,7 @@ from ipaddress import ip_interface
 from berth import ipam
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
+from berth.engine.ports import why_taken
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import Address, AttachRequest, Endpoint, Interface, Ipam, Network, Placement, Pool, Sandbox
 from berth.plan import Add, Plan, diff
@@ -158,7 +159,7 @@ def _decide(
     name = request.name or (_handed_name(tx, net, request) if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
-    _refuse_taken_ports(tx, request)
+    _refuse_taken_ports(parts, tx, request)
     identity = request.id or parts.identity()
     addresses = tuple(_addresses(tx, net, request))
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
@@ -261,13 +262,10 @@ def _default_route(net: Network, place: _Place, warnings: list[str]) -> tuple[in
     return tuple(sorted(offered - ours))
 
 
-def _refuse_taken_ports(tx: Tx, request: AttachRequest) -> None:
+def _refuse_taken_ports(parts: Parts, tx: Tx, request: AttachRequest) -> None:
     for port in request.ports:
-        owner = tx.port_owner(port)
-        if owner is not None:
-            raise Taken(
-                f"host port {port.host_port}/{port.proto} is published by endpoint {owner.name} already: choose another"
-            )
+        if (why := why_taken(parts, tx, port, "")) is not None:
+            raise Taken(why)
 
 
 def _port_warnings(tx: Tx, net: Network) -> Iterator[str]:

@@ -25,7 +25,7 @@ def publish(parts: Parts, identity: str, wanted: Sequence[PortRequest]) -> Seque
         if wanted and net.driver != "bridge":
             raise Invalid(f"network {net.name} is {net.driver}: the endpoint's own address has all its ports")
         with parts.store.write() as tx:
-            after = replace(ep, ports=_choose(tx, ep, wanted))
+            after = replace(ep, ports=_choose(parts, tx, ep, wanted))
             intent = Intent(ep.id, "publish", parts.want_endpoint(net, ep), parts.want_endpoint(net, after))
             plan = diff(intent.after, intent.before)
             if not plan:
@@ -35,24 +35,32 @@ def publish(parts: Parts, identity: str, wanted: Sequence[PortRequest]) -> Seque
         return after.ports
 
 
-def _choose(tx: Tx, ep: Endpoint, wanted: Sequence[PortRequest]) -> tuple[PortMapping, ...]:
+def why_taken(parts: Parts, tx: Tx, mapping: PortMapping, own: str) -> str | None:
+    """Why a host port cannot be published, in a line; None when it can. `own`: the endpoint that asks, if it exists."""
+    port = f"host port {mapping.host_port}/{mapping.proto}"
+    owner = tx.port_owner(mapping)
+    if owner is not None:
+        return None if owner.id == own else f"{port} is published by endpoint {owner.name} already: choose another"
+    who = parts.kernel.listener(mapping)
+    return None if who is None else f"{port} is in use by {who}: choose another, or end that first"
+
+
+def _choose(parts: Parts, tx: Tx, ep: Endpoint, wanted: Sequence[PortRequest]) -> tuple[PortMapping, ...]:
     chosen: list[PortMapping] = []
     for request in wanted:
         candidates = range(request.first, request.last + 1) if request.first else _ANY
+        why = ""
         for host_port in candidates:
             mapping = PortMapping(request.host_ip, host_port, request.port, request.proto)
-            owner = tx.port_owner(mapping)
-            if (owner is None or owner.id == ep.id) and not any(mapping.clashes(other) for other in chosen):
+            if any(mapping.clashes(other) for other in chosen):
+                why = f"host port {host_port}/{request.proto} is published twice: leave one out"
+            else:
+                why = why_taken(parts, tx, mapping, ep.id) or ""
+            if not why:
                 chosen.append(mapping)
                 break
-        else:
-            _refuse(tx, request, candidates)
+        if why and len(candidates) > 1:
+            raise Exhausted(f"no host port of {candidates[0]}-{candidates[-1]}/{request.proto} is free: choose others")
+        if why:
+            raise Taken(why)
     return tuple(chosen)
-
-
-def _refuse(tx: Tx, request: PortRequest, candidates: range) -> None:
-    if len(candidates) > 1:
-        raise Exhausted(f"no host port of {candidates[0]}-{candidates[-1]}/{request.proto} is free: choose others")
-    owner = tx.port_owner(PortMapping(request.host_ip, request.first, request.port, request.proto))
-    whose = f"endpoint {owner.name}" if owner is not None else "the same request, twice"
-    raise Taken(f"host port {request.first}/{request.proto} is published by {whose} already: choose another")

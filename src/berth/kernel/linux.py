@@ -5,9 +5,9 @@ from __future__ import annotations
 import errno
 
 from berth.errors import Invalid, NotFound, Refused
-from berth.kernel import netns, obstacles, read, rtnl, send
+from berth.kernel import listeners, netns, obstacles, read, rtnl, send
 from berth.kernel.netlink import ROUTE, Netlink
-from berth.model import Host, Sandbox
+from berth.model import Host, PortMapping, Sandbox
 from berth.plan import Plan
 from berth.seams import Scope
 from berth.state import State
@@ -51,6 +51,10 @@ class LinuxKernel:
                 return next((link.name for link in rtnl.links(nl) if link.mac == mac and link.up), None)
         except (NotFound, Invalid):
             return None
+
+    def listener(self, wanted: PortMapping) -> str | None:
+        """Who listens where a published port's packets would arrive."""
+        return listeners.listener(wanted)
 
     def obstacles(self) -> tuple[str, ...]:
         """Who would drop frames that cross a bridge."""

@@ -1,0 +1,91 @@
+"""Who listens on the host's own ports: a published port would take the packets away from them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from berth.model import Address, PortMapping
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+_WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and a UDP socket without a peer (net/tcp_states.h)
+_ANY: tuple[Address, ...] = (IPv4Address(0), IPv6Address(0))
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    address: Address
+    inode: str
+
+
+def listener(wanted: PortMapping) -> str | None:
+    """Who listens where a published port's packets arrive, in words; None for nobody.
+
+    Who listens on a loopback address only is not disturbed: packets for those are not translated.
+    """
+    if wanted.proto not in _KINDS or _can_be_bound(wanted):
+        return None
+    found = next((each for each in _listeners(wanted) if _meets(wanted.host_ip, each.address)), None)
+    return None if found is None else _process(found.inode)
+
+
+def _can_be_bound(wanted: PortMapping) -> bool:
+    """Whether nobody has the port at all: the cheap question, which nearly always suffices."""
+    for address in _ANY if wanted.host_ip is None else (wanted.host_ip,):
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        try:
+            with socket.socket(family, _KINDS[wanted.proto]) as probe:
+                if address.version == 6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                if wanted.proto == "tcp":  # connections that have just ended are in nobody's way
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind((str(address), wanted.host_port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                return False
+    return True
+
+
+def _listeners(wanted: PortMapping) -> Iterator[_Listener]:
+    """The sockets that wait on a port (proc(5), /proc/net/tcp)."""
+    for name in (wanted.proto, f"{wanted.proto}6"):
+        with suppress(OSError):
+            for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]:
+                fields = line.split()
+                address, _, port = fields[1].partition(":")
+                if int(port, 16) == wanted.host_port and fields[3] == _WAITING[wanted.proto]:
+                    yield _Listener(_address(address), fields[9])
+
+
+def _address(text: str) -> Address:
+    """An address as the kernel prints it: 32 bits at a time, each in the host's byte order."""
+    words = [int(text[at : at + 8], 16).to_bytes(4, "little") for at in range(0, len(text), 8)]
+    if len(words) == 1:
+        return IPv4Address(words[0])
+    address = IPv6Address(b"".join(words))
+    return address.ipv4_mapped or address
+
+
+def _meets(wanted: Address | None, there: Address) -> bool:
+    if there.is_loopback:
+        return False
+    if there == _ANY[1]:  # takes IPv4 as well, unless it says otherwise, which cannot be read
+        return True
+    if wanted is None or wanted.is_unspecified or there.is_unspecified:
+        return wanted is None or wanted.version == there.version
+    return wanted == there
+
+
+def _process(inode: str) -> str:
+    """The process that has a socket."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if any(os.readlink(fd) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
+                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
+    return "another process"

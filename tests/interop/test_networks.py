@@ -140,6 +140,21 @@ def test_a_port_that_is_taken_fails_the_run_and_leaves_nothing(harbour: Harbour)
     assert len(harbour.berth("endpoint", "ls")) == 1
 
 
+def test_a_port_of_the_hosts_own_programs_is_not_taken_from_them(harbour: Harbour) -> None:
+    harbour.network("nat")
+    serve = [
+        "python3",
+        "-c",
+        "import socket; s = socket.create_server(('', 8080)); print('up', flush=True); s.accept()",
+    ]
+    with harbour.lab.popen("host", serve, stdout=PIPE, text=True) as program:
+        assert program.stdout is not None and program.stdout.readline() == "up\n"
+        said = harbour.refused("run", "-d", "--name", "c1", "--network", "nat", "-p", "8080:80", "bb", *ALWAYS)
+        program.kill()
+    assert "host port 8080/tcp is in use by python3 (pid " in said
+    assert harbour.berth("endpoint", "ls") == []
+
+
 def test_an_internal_network(harbour: Harbour) -> None:
     harbour.network("inner", "--internal")
     first, second = harbour.serve("c1", "inner"), harbour.serve("c2", "inner")

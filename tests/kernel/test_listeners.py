@@ -103,7 +103,7 @@ def engine(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def test_a_port_that_somebody_listens_on_is_not_published(here: ExitStack, engine: Engine) -> None:
     one = listen(here, "0.0.0.0")
     asked = spec.attach_request(network="nat", sandbox="c1", ports=["8080:80"])
-    with pytest.raises(Taken, match="host port 8080/tcp is in use by .* choose another, or end that first"):
+    with pytest.raises(Taken, match=r"host port 8080/tcp is in use by .* choose another, or end that first"):
         engine.attach(asked)
     assert engine.endpoints() == []
     one.close()

@@ -236,10 +236,13 @@ def _held(parts: Parts, tx: Tx, owner: str) -> HeldPool:
     if held is not None:
         return held
     found = _OWNER.fullmatch(owner)
-    if found is None:
+    try:
+        asked = PoolRequest(ip_network(found[1]), ip_network(found[2]) if found[2] else None) if found else None
+    except ValueError:
+        asked = None
+    if asked is None:
         raise NotFound(f"no pool {owner[:99]!r}: ask for one first")
     host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
-    asked = PoolRequest(ip_network(found[1]), ip_network(found[2]) if found[2] else None)
     pool = ipam.pool_for(asked, host, [entry.pool for entry in tx.held_pools()], "")
     ipam.reserve(pool, tx.ledger("", pool))
     held = HeldPool(pool, 1, _seconds(parts))

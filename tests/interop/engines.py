@@ -67,18 +67,16 @@ mount --move "$1/cgroup" /sys/fs/cgroup
 modprobe=$(command -v modprobe) && mount --bind /bin/false "$modprobe"
 mkdir -p /run/docker
 mount --bind "$1/run" /run/docker
-mount --bind "$1/etc" /etc/docker
-if [ "$2" != / ]; then
-    mount --bind "$2" "$2"
-    mount -o remount,bind,ro "$2"
-    for each in dev proc sys run tmp etc/docker etc/resolv.conf; do
-        mount --rbind "/$each" "$2/$each"
-    done
-    cd "$2"
-    pivot_root . mnt
-    mount --make-rprivate /mnt
-    umount --lazy /mnt
-fi
+mount --bind "$2" "$2"
+mount -o remount,bind,ro "$2"
+mount --bind "$1/etc" "$2/etc/docker"
+for each in dev proc sys run tmp etc/resolv.conf; do
+    mount --rbind "/$each" "$2/$each"
+done
+cd "$2"
+pivot_root . mnt
+mount --make-rprivate /mnt
+umount --lazy /mnt
 echo $$
 exec sleep infinity
 """
@@ -406,6 +404,7 @@ def tree(kind: str) -> Path:
                 shutil.rmtree(abandoned)
             draft = Path(tempfile.mkdtemp(prefix=f"{suite}-", dir=cache()))
             _debootstrap(suite, draft)
+            (draft / "etc/docker").mkdir(exist_ok=True)
             draft.rename(made)
     return made
 

@@ -110,6 +110,31 @@ def test_a_port_is_published_on_one_address(ground: Ground) -> None:
         assert ground.ask("laptop", "192.168.2.3", HOST, HOST6, port=8081) == ["", "", LAPTOP6]
 
 
+def test_the_host_reaches_a_published_port_by_localhost(ground: Ground) -> None:
+    ground.berth(f"{BACKEND} --gateway 10.20.0.1")
+    container(ground, "backend", "api", "-p 8080:80 -p 127.0.0.1:8081:80 -p 127.0.0.9:8082:80")
+    with ground.serving("api"):
+        assert ground.ask("host", "127.0.0.1", port=8080) == ["10.20.0.1"]
+        assert ground.ask("host", "127.0.0.1", port=8081) == ["10.20.0.1"]
+        assert ground.ask("host", "127.0.0.9", port=8082) == ["10.20.0.1"]
+        assert ground.ask("host", "127.0.0.53", port=8080) == [""], "somebody else's"
+        assert ground.ask("laptop", HOST, port=8081) == [""]
+
+
+def test_a_container_does_not_reach_what_is_the_hosts_own(ground: Ground) -> None:
+    """A bridge that lets 127.0.0.1 through, for the host, is a door for containers that ask for it."""
+    ground.berth(f"{BACKEND} --gateway 10.20.0.1")
+    container(ground, "backend", "api", "-p 8080:80")
+    ground.sh(
+        "sysctl -qw net.ipv4.conf.all.route_localnet=1; ip address flush dev lo;"
+        " ip route flush table local 127.0.0.0/8 || true; ip route add 127.0.0.0/8 via 10.20.0.1",
+        "api",
+    )
+    with ground.serving("host"):
+        assert ground.ask("api", "10.20.0.1") != [""], "what it serves to everybody"
+        assert ground.ask("api", "127.0.0.1", "127.0.0.2") == ["", ""]
+
+
 def test_a_range_is_published_port_by_port(ground: Ground) -> None:
     ground.berth(BACKEND)
     container(ground, "backend", "api", "-p 9000-9002:80-82")

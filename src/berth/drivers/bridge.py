@@ -85,6 +85,8 @@ class BridgeDriver:
         # Nor does the host wait two seconds for its link-local address, without which it asks for no neighbour.
         objects.add(Sysctl(HOST, f"{settings}.accept_dad", "0"))
         if not net.internal:
+            # The host reaches published ports by 127.0.0.1 too; see the chain `loopback`.
+            objects.add(Sysctl(HOST, f"net.ipv4.conf.{net.bridge.replace('.', '/')}.route_localnet", "1"))
             objects |= _forwarding(net)
         return frozenset({*objects, tables.inet(), *elements.for_network(net), *passes.for_network(net)})
 

@@ -25,9 +25,11 @@ _SETS = (
     ("map anyport6", "type inet_proto . inet_service : ipv6_addr . inet_service"),
 )
 
-_PUBLISH = (
+_PUBLISH_ONE = (
     "dnat ip to ip daddr . meta l4proto . th dport map @port4",
     "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",
+)
+_PUBLISH_ANY = (
     "fib daddr type local dnat ip to meta l4proto . th dport map @anyport4",
     "fib daddr type local dnat ip6 to meta l4proto . th dport map @anyport6",
 )
@@ -45,17 +47,30 @@ _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "oifname @bridges drop",
         ),
     ),
-    ("prerouting", "type nat hook prerouting priority dstnat; policy accept;", _PUBLISH),
+    (
+        # Bridges let 127.0.0.1 through, for the host's own packets to published ports; a container's must not pass.
+        "loopback",
+        "type filter hook prerouting priority raw; policy accept;",
+        ("iifname @bridges ip daddr 127.0.0.0/8 drop", "iifname @bridges ip saddr 127.0.0.0/8 drop"),
+    ),
+    ("prerouting", "type nat hook prerouting priority dstnat; policy accept;", (*_PUBLISH_ONE, *_PUBLISH_ANY)),
     (
         "output",
         "type nat hook output priority -100; policy accept;",
-        # 127.0.0.1 and ::1 cannot be translated to another machine; that is the proxy's job.
-        ("ip daddr 127.0.0.0/8 return", "ip6 daddr ::1 return", *_PUBLISH),
+        # ::1 cannot be translated to another machine; that is the proxy's job. And 127.0.0.53 is somebody's resolver.
+        (
+            "ip6 daddr ::1 return",
+            *_PUBLISH_ONE,
+            "ip daddr 127.0.0.0/8 ip daddr != 127.0.0.1 return",
+            *_PUBLISH_ANY,
+        ),
     ),
     (
         "postrouting",
         "type nat hook postrouting priority srcnat; policy accept;",
         (
+            # The host by 127.0.0.1, which no answer could be sent to.
+            "ip saddr 127.0.0.0/8 oifname @bridges masquerade",
             # An endpoint that reaches its own network through a published port: the answer must come back here.
             "ct status dnat iifname . oifname @intra masquerade",
             "meta nfproto ipv4 iifname @masquerade4 oifname != @bridges masquerade",

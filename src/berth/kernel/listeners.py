@@ -16,6 +16,7 @@ from berth.model import Address, PortMapping
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and a UDP socket without a peer (net/tcp_states.h)
 _ANY: tuple[Address, ...] = (IPv4Address(0), IPv6Address(0))
+_LOCALHOST = IPv4Address("127.0.0.1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class _Listener:
 def listener(wanted: PortMapping) -> str | None:
     """Who listens where a published port's packets arrive, in words; None for nobody.
 
-    Who listens on a loopback address only is not disturbed: packets for those are not translated.
+    A port of every address is one of 127.0.0.1 as well, but of no other loopback address.
     """
     if wanted.proto not in _KINDS or _can_be_bound(wanted):
         return None
@@ -73,8 +74,8 @@ def _address(text: str) -> Address:
 
 
 def _meets(wanted: Address | None, there: Address) -> bool:
-    if there.is_loopback:
-        return False
+    if there.is_loopback and there != _LOCALHOST:
+        return wanted == there
     if there == _ANY[1]:  # takes IPv4 as well, unless it says otherwise, which cannot be read
         return True
     if wanted is None or wanted.is_unspecified or there.is_unspecified:

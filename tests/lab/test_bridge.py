@@ -133,6 +133,8 @@ def test_a_container_does_not_reach_what_is_the_hosts_own(ground: Ground) -> Non
     with ground.serving("host"):
         assert ground.ask("api", "10.20.0.1") != [""], "what it serves to everybody"
         assert ground.ask("api", "127.0.0.1", "127.0.0.2") == ["", ""]
+        ground.sh("nft flush chain inet berth loopback")
+        assert ground.ask("api", "127.0.0.1") != [""], "which this chain alone prevents"
 
 
 def test_a_range_is_published_port_by_port(ground: Ground) -> None:

@@ -86,7 +86,13 @@ def _meets(wanted: Address | None, there: Address) -> bool:
 def _process(inode: str) -> str:
     """The process that has a socket."""
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if any(os.readlink(fd) == f"socket:[{inode}]" for fd in (process / "fd").iterdir()):
+        with suppress(OSError):  # it has ended, or is not ours to look into
+            if f"socket:[{inode}]" in _open_files(process):
                 return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
     return "another process"
+
+
+def _open_files(process: Path) -> Iterator[str]:
+    for fd in (process / "fd").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            yield os.readlink(fd)

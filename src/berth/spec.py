@@ -138,7 +138,7 @@ def static_routes(text: str) -> tuple[StaticRoute, ...]:
         subnet, equals, via = part.strip().partition("=")
         if not equals:
             raise Invalid(f"route {part!r} lacks a subnet or a router: write it as 10.8.0.0/16=192.168.2.9")
-        route = StaticRoute(_subnet(subnet, "route"), _address(via, f"route {part.strip()!r}: router"))
+        route = StaticRoute(parse_subnet(subnet, "route"), parse_address(via, f"route {part.strip()!r}: router"))
         if route.subnet.version != route.via.version:
             raise Invalid(f"route {part.strip()!r}: subnet and router are of two IP versions: give two of one")
         if not route.subnet.prefixlen:
@@ -271,9 +271,9 @@ def network_spec(
     asked = NetworkSpec(
         name=network_name(name),
         driver=chosen,
-        subnets=tuple(_subnet(text, "subnet") for text in subnets),
-        ip_ranges=tuple(_subnet(text, "ip-range") for text in ip_ranges),
-        gateways=tuple(_address(text, "gateway") for text in gateways),
+        subnets=tuple(parse_subnet(text, "subnet") for text in subnets),
+        ip_ranges=tuple(parse_subnet(text, "ip-range") for text in ip_ranges),
+        gateways=tuple(parse_address(text, "gateway") for text in gateways),
         aux=_aux(aux),
         ipv6=ipv6 or any(":" in text for text in subnets),
         internal=internal,
@@ -331,7 +331,8 @@ def _refuse_overlaps(subnets: Sequence[Subnet]) -> None:
             raise Invalid(f"subnets {one} and {other} overlap: give one of them, or two apart")
 
 
-def _subnet(text: str, what: str) -> Subnet:
+def parse_subnet(text: str, what: str) -> Subnet:
+    """A subnet, without its host bits. Raises `Invalid`, which says what it was to be."""
     _, _, length = text.partition("/")
     # Python's parser also takes a bare address, a netmask behind the slash and a zone; none of them is a CIDR.
     if re.fullmatch("[0-9]{1,3}", length) is not None and "%" not in text:
@@ -340,7 +341,8 @@ def _subnet(text: str, what: str) -> Subnet:
     raise Invalid(f"{what} {text!r} is no subnet: write it as 192.168.2.0/24 or fd00:0:0:1::/64")
 
 
-def _address(text: str, what: str) -> Address:
+def parse_address(text: str, what: str) -> Address:
+    """An address, without a zone. Raises `Invalid`, which says what it was to be."""
     if "%" not in text:
         with suppress(ValueError):
             return ip_address(text)
@@ -351,7 +353,7 @@ def _aux(texts: Sequence[str]) -> tuple[tuple[str, Address], ...]:
     pairs = [_pair(text, "aux-address") for text in texts]
     if len(dict(pairs)) < len(pairs):
         raise Invalid(f"aux-addresses {', '.join(map(repr, texts))}: give each a name of its own")
-    return tuple((name, _address(value, f"aux-address {name!r}:")) for name, value in pairs)
+    return tuple((name, parse_address(value, f"aux-address {name!r}:")) for name, value in pairs)
 
 
 def _labels(texts: Sequence[str]) -> Pairs:
@@ -382,7 +384,7 @@ def attach_request(
     """
     if not sandbox:
         raise Invalid("the sandbox is empty: give a namespace name, a path, pid:N or docker:NAME")
-    addresses = tuple(_address(text, "address") for text in ips)
+    addresses = tuple(parse_address(text, "address") for text in ips)
     if len({address.version for address in addresses}) < len(addresses):
         raise Invalid(f"addresses {', '.join(map(str, addresses))}: give at most one IPv4 and one IPv6 address")
     mappings = tuple(mapping for text in ports for mapping in port_mappings(text))
@@ -420,7 +422,7 @@ def port_mappings(text: str) -> tuple[PortMapping, ...]:
 
 
 def _host_ip(text: str, whole: str) -> Address:
-    address = _address(text.strip("[]"), f"port mapping {whole!r}:")
+    address = parse_address(text.strip("[]"), f"port mapping {whole!r}:")
     if address.version == 4 and text.startswith("["):
         raise Invalid(f"port mapping {whole!r}: brackets are for IPv6: write {address} without them")
     return address

@@ -7,7 +7,6 @@ import secrets
 from datetime import UTC, datetime
 from pathlib import Path
 
-from berth.client import reachable
 from berth.drivers import DRIVERS, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
@@ -34,10 +33,18 @@ def api(store: str | None = None) -> Api:
     Raises what `engine` raises, and `Denied` when the daemon may not be spoken to.
     """
     if not (store or os.environ.get("BERTH_STORE")):
-        daemon = reachable(socket_path())
+        daemon = _daemon(socket_path())
         if daemon is not None:
             return daemon
     return engine(store)
+
+
+def _daemon(path: Path) -> Api | None:
+    if not os.path.exists(path):  # nor where it may not be looked for: nor can the records be read then
+        return None
+    from berth.client import reachable  # HTTP takes longer to load than most commands take
+
+    return reachable(path)
 
 
 def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:

@@ -241,10 +241,3 @@ def until(condition: Callable[[], object], seconds: float = 30) -> None:
     while not condition():
         assert time.monotonic() < give_up, f"not within {seconds} s"
         time.sleep(0.05)
-
-
-def compose_file(directory: Path, text: str) -> Path:
-    """A directory with a Compose file, where engines can see it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (directory / "docker-compose.yml").write_text(text)
-    return directory

@@ -20,12 +20,12 @@ Answer = Callable[[Request, bytes], Awaitable[bytes]]
 Refuse = Callable[[BerthError, int], Response]
 
 
-class TooLarge(BerthError):
-    """More than anybody needs to say."""
+class Unheard(BerthError):
+    """A request that was not listened to until its end; `status` says why, as HTTP does."""
 
-
-class TooSlow(BerthError):
-    """The client stopped in the middle of its request."""
+    def __init__(self, status: int, why: str) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 def handler(name: str, answer: Answer, refuse: Refuse) -> Callable[[Request], Awaitable[Response]]:
@@ -39,15 +39,9 @@ def handler(name: str, answer: Answer, refuse: Refuse) -> Callable[[Request], Aw
         except ClientDisconnect:
             outcome = "client gone"
             return Response(status_code=400)
-        except TooLarge as error:
-            outcome = str(error)
-            return refuse(error, 413)
-        except TooSlow as error:
-            outcome = str(error)
-            return refuse(error, 408)
         except BerthError as error:
             outcome = str(error)
-            return refuse(error, 0)
+            return refuse(error, error.status if isinstance(error, Unheard) else 0)
         except Exception as error:
             outcome = "failed"
             log.exception("%s", name)
@@ -60,7 +54,7 @@ def handler(name: str, answer: Answer, refuse: Refuse) -> Callable[[Request], Aw
 
 
 async def body(request: Request) -> bytes:
-    """A request's body. Raises `TooLarge` and `TooSlow`."""
+    """A request's body. Raises `Unheard`."""
     parts, size = [], 0
 
     async def read() -> None:
@@ -68,12 +62,12 @@ async def body(request: Request) -> bytes:
         async for part in request.stream():
             size += len(part)
             if size > LARGEST:
-                raise TooLarge(f"the request has more than {LARGEST} bytes: leave something out")
+                raise Unheard(413, f"the request has more than {LARGEST} bytes: leave something out")
             parts.append(part)
 
     try:
         async with asyncio.timeout(PATIENCE):
             await read()
     except TimeoutError:
-        raise TooSlow(f"the request's body did not come within {PATIENCE} seconds: send it at once") from None
+        raise Unheard(408, f"the request's body did not come within {PATIENCE} seconds: send it at once") from None
     return b"".join(parts)

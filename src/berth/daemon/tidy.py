@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
@@ -25,6 +25,7 @@ _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel take
 _LATER = 1  # second: when Docker has written down what it was asked for
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
 log = logging.getLogger("berth")
+T = TypeVar("T")
 
 
 class Tidy:
@@ -43,7 +44,7 @@ class Tidy:
 
     def refresh(self) -> None:
         """Look after the networks."""
-        self._begin("refresh", lambda: self._attempt(self._refresh))
+        self._begin("refresh", lambda: self._attempt(self._worker.run(self._refresh)))
 
     def announce(self, identity: str, ns: str) -> None:
         """Tell an endpoint's neighbours, as soon as Docker has put it into its sandbox."""
@@ -66,37 +67,28 @@ class Tidy:
     async def _sweep(self) -> None:
         """In a thread of its own: the kernel waits some 16 ms, and no call of Docker's shall."""
         await asyncio.sleep(_SOON)
-        try:
-            await asyncio.to_thread(self._engine.sweep)
-        except BerthError as error:
-            log.warning("%s", error)
+        await self._attempt(asyncio.to_thread(self._engine.sweep))
 
     async def _announce(self, identity: str, ns: str) -> None:
-        done = True  # also where it fails: it would the next time
         for _ in range(round(_PATIENCE / _SOON)):
             await asyncio.sleep(_SOON)
-
-            def attempt() -> None:
-                nonlocal done
-                done = self._engine.announce(identity, ns)
-
-            await self._attempt(attempt)
-            if done:
+            done = await self._attempt(self._worker.run(lambda: self._engine.announce(identity, ns)))
+            if done is not False:  # nor again where it failed: it would the next time
                 return
-            done = True
 
     async def _learn(self, network: str) -> None:
         await asyncio.sleep(_LATER)
         names = await asyncio.to_thread(ask, network)
         if names is not None:
-            await self._attempt(lambda: self._engine.rename(network, names.network, names.endpoints))
+            known = (network, names.network, names.endpoints)
+            await self._attempt(self._worker.run(lambda: self._engine.rename(*known)))
 
     async def run(self) -> None:
         """Once everything, then a round now and again."""
-        await self._attempt(self._start)
+        await self._attempt(self._worker.run(self._start))
         while True:
             await asyncio.sleep(_ROUND)
-            await self._attempt(self.round)
+            await self._attempt(self._worker.run(self.round))
 
     def _start(self) -> None:
         outcome = self._engine.reconcile()
@@ -125,10 +117,12 @@ class Tidy:
             log.info("address %s: Docker never used it", address)
         self.sweep()
 
-    async def _attempt(self, work: Callable[[], None]) -> None:
+    async def _attempt(self, work: Awaitable[T]) -> T | None:
+        """What comes of some work; None where it failed, of which the log tells."""
         try:
-            await self._worker.run(work)
+            return await work
         except BerthError as error:
             log.warning("%s", error)
         except Exception:
             log.exception("in the background")
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from berth import ipam
 from berth.errors import Invalid, Taken
 from berth.model import Address, Host, NetworkSpec, Pool, StaticRoute, Subnet
 from berth.spec import static_routes
@@ -13,13 +14,13 @@ def refuse_overlap_with_networks(pools: Iterable[Pool], host: Host) -> None:
     """Raise `Taken` when a pool overlaps one of another network, or one that Docker holds for something else."""
     for pool in pools:
         for held in host.held:
-            if _overlap(pool.subnet, held):
+            if ipam.overlap(pool.subnet, held):
                 raise Taken(
                     f"subnet {pool.subnet} overlaps {held}, which a Docker network has: choose another --subnet"
                 )
         for other in host.networks:
             for theirs in other.pools:
-                if _overlap(pool.subnet, theirs.subnet):
+                if ipam.overlap(pool.subnet, theirs.subnet):
                     raise Taken(
                         f"subnet {pool.subnet} overlaps {theirs.subnet} of network {other.name}:"
                         f" choose another --subnet, or remove it with `berth network rm {other.name}`"
@@ -30,7 +31,7 @@ def refuse_overlap_with_host(pools: Iterable[Pool], host: Host) -> None:
     """Raise `Taken` when a pool overlaps a network that the host itself reaches."""
     for pool in pools:
         for subnet, dev in routed(host):
-            if _overlap(pool.subnet, subnet):
+            if ipam.overlap(pool.subnet, subnet):
                 raise Taken(
                     f"subnet {pool.subnet} overlaps the host's route to {subnet} on {dev}: choose another --subnet,"
                     f" or a flat network (`--driver flat -o parent={dev}`) if the containers belong on that LAN"
@@ -67,7 +68,7 @@ def routes(asked: NetworkSpec, pools: Iterable[Pool]) -> tuple[StaticRoute, ...]
         if not any(route.via in subnet for subnet in subnets):
             known = ", ".join(map(str, subnets))
             raise Invalid(f"the router of route {route.subnet}={route.via} is in none of the subnets ({known})")
-        if any(_overlap(route.subnet, subnet) for subnet in subnets):
+        if any(ipam.overlap(route.subnet, subnet) for subnet in subnets):
             raise Invalid(f"route {route.subnet}={route.via} overlaps a subnet of the network: leave it out")
     return wanted
 
@@ -81,7 +82,3 @@ def mtu(asked: NetworkSpec, default: int, limit: int | None = None) -> int:
     if limit is not None and value > limit:
         raise Invalid(f"mtu {value} is more than the LAN's {limit}: leave it out, or use {limit} or less")
     return value
-
-
-def _overlap(one: Subnet, other: Subnet) -> bool:
-    return one.version == other.version and one.overlaps(other)

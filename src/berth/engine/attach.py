@@ -95,11 +95,10 @@ def announce(parts: Parts, identity: str, ns: str) -> bool:
     Docker does so itself since 28.0; before, an address that changed hands could be out of reach for minutes.
     """
     with parts.changing():
-        with parts.store.read() as tx:
-            ep = tx.endpoint(identity)
-            net = tx.network(ep.network) if ep is not None else None
-        if ep is None or net is None or not net.announces(ep):
+        known = parts.known(identity)
+        if known is None or not known[0].announces(known[1]):
             return True
+        _, ep = known
         dev = parts.kernel.find(ns, ep.mac)
         if dev is None:
             return False
@@ -298,12 +297,8 @@ def detach(parts: Parts, network: str, sandbox: str, *, dry_run: bool) -> Outcom
 def release(parts: Parts, identity: str) -> Plan:
     """Unplug the endpoint of that id. One that is gone already is fine."""
     with parts.changing():
-        with parts.store.read() as tx:
-            ep = tx.endpoint(identity)
-            net = tx.network(ep.network) if ep is not None else None
-        if ep is None or net is None:
-            return Plan()
-        return _detach_one(parts, net, ep, dry_run=False)
+        known = parts.known(identity)
+        return Plan() if known is None else _detach_one(parts, *known, dry_run=False)
 
 
 def _matching(parts: Parts, tx: Tx, net: Network, text: str) -> list[Endpoint]:

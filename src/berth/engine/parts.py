@@ -36,6 +36,13 @@ class Parts:
         """What should exist for an endpoint."""
         return self.drivers[net.driver].endpoint(net, ep)
 
+    def known(self, identity: str) -> tuple[Network, Endpoint] | None:
+        """The endpoint of that id, and its network."""
+        with self.store.read() as tx:
+            ep = tx.endpoint(identity)
+            net = tx.network(ep.network) if ep is not None else None
+        return None if ep is None or net is None else (net, ep)
+
     @contextmanager
     def changing(self) -> Iterator[None]:
         """Hold the lock, with what a dead process left half-done put right first."""

@@ -26,19 +26,21 @@ _RETURN = 30  # seconds within which the next to come without a name is taken fo
 
 def request_pool(parts: Parts, asked: PoolRequest) -> Pool:
     """Hold a pool. Every call is one holder more, until `release_pool`."""
-    with parts.changing():
-        host = parts.kernel.host()
-        with parts.store.write(durable=True) as tx:
-            held = [entry.pool for entry in tx.held_pools()]
-            host = replace(host, networks=tuple(tx.networks()))
-            pool = ipam.pool_for(asked, host, held, parts.identity())
-            before = tx.held_pool(pool.owner)
-            if before is None:
-                ipam.reserve(pool, tx.ledger("", pool))
-            else:
-                pool = before.pool
-            tx.save_pool(HeldPool(pool, before.holders + 1 if before is not None else 1, _seconds(parts)))
-    return pool
+    with parts.changing(), parts.store.write(durable=True) as tx:
+        return _hold(parts, tx, asked).pool
+
+
+def _hold(parts: Parts, tx: Tx, asked: PoolRequest) -> HeldPool:
+    """One holder more of a pool that is held, or the first."""
+    host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
+    pool = ipam.pool_for(asked, host, [entry.pool for entry in tx.held_pools()], parts.identity())
+    before = tx.held_pool(pool.owner)
+    if before is None:
+        ipam.reserve(pool, tx.ledger("", pool))
+        before = HeldPool(pool, 0, 0)
+    held = HeldPool(before.pool, before.holders + 1, _seconds(parts))
+    tx.save_pool(held)
+    return held
 
 
 def release_pool(parts: Parts, owner: str) -> None:
@@ -242,12 +244,7 @@ def _held(parts: Parts, tx: Tx, owner: str) -> HeldPool:
         asked = None
     if asked is None:
         raise NotFound(f"no pool {owner[:99]!r}: ask for one first")
-    host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
-    pool = ipam.pool_for(asked, host, [entry.pool for entry in tx.held_pools()], "")
-    ipam.reserve(pool, tx.ledger("", pool))
-    held = HeldPool(pool, 1, _seconds(parts))
-    tx.save_pool(held)
-    return held
+    return _hold(parts, tx, asked)
 
 
 def _first(pool: Pool, tx: Tx) -> Address:

@@ -17,11 +17,10 @@ _ANY = range(32768, 61000)  # the kernel's own range of local ports, which Docke
 def publish(parts: Parts, identity: str, wanted: Sequence[PortRequest]) -> Sequence[PortMapping]:
     """Publish these ports in place of those the endpoint has, or do nothing at all; what was chosen."""
     with parts.changing():
-        with parts.store.read() as tx:
-            ep = tx.endpoint(identity)
-            net = tx.network(ep.network) if ep is not None else None
-        if ep is None or net is None:
+        known = parts.known(identity)
+        if known is None:
             raise NotFound(f"no endpoint {identity[:12]}: it was detached, or Berth's records were lost")
+        net, ep = known
         if wanted and net.driver != "bridge":
             raise Invalid(f"network {net.name} is {net.driver}: the endpoint's own address has all its ports")
         with parts.store.write() as tx:

@@ -37,6 +37,11 @@ def check(pool: Pool) -> None:
     _check_aux(pool)
 
 
+def overlap(one: Subnet, other: Subnet) -> bool:
+    """Whether two subnets share an address; those of two IP versions never do."""
+    return one.version == other.version and one.overlaps(other)
+
+
 def _check_subnet(subnet: Subnet) -> None:
     for block, purpose in UNUSABLE:
         if block.overlaps(subnet):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv6Network
 
 from berth.errors import Exhausted, Invalid, NotFound, Taken
-from berth.ipam.checks import check
+from berth.ipam.checks import check, overlap
 from berth.ipam.defaults import LARGEST, default_subnet, ula_subnet
 from berth.model import Address, Host, HostLink, Pool, PoolRequest, Subnet
 from berth.state import MARK
@@ -28,7 +28,7 @@ def pool_for(asked: PoolRequest, host: Host, held: Sequence[Pool], seed: str) ->
     subnet = _subnet(asked, host, [pool.subnet for pool in others], seed)
     pool = Pool(subnet, ip_range=asked.ip_range, owner=_owner(subnet, asked.ip_range))
     for other in others:
-        if other.owner != pool.owner and _overlap(subnet, other.subnet):
+        if other.owner != pool.owner and overlap(subnet, other.subnet):
             raise Taken(f"subnet {subnet} overlaps {other.subnet} of another network: choose another --subnet")
     own = tuple(sorted({a.ip for link in _foreign(host) for a in link.addresses if a.ip in subnet}, key=int))
     pool = replace(pool, gateway=_router(subnet, host) if own else None, reserved=own)
@@ -96,9 +96,3 @@ def _in_use(host: Host, others: Sequence[Subnet]) -> list[Subnet]:
     """What no new private subnet may overlap."""
     reached = [route.dst for route in host.routes if route.dst.prefixlen]
     return [*others, *reached, *(a.network for link in host.links for a in link.addresses)]
-
-
-def _overlap(one: Subnet, other: Subnet) -> bool:
-    if isinstance(one, IPv4Network):
-        return isinstance(other, IPv4Network) and one.overlaps(other)
-    return isinstance(other, IPv6Network) and one.overlaps(other)

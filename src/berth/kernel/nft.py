@@ -160,22 +160,25 @@ def _element_key(element: NftElement) -> bytes:
     return nest(_ELEM_KEY, attr(_DATA_VALUE, encode_parts(element.match)))
 
 
-def _be32(kind: int, value: int) -> bytes:
+def be32(kind: int, value: int) -> bytes:
+    """An attribute that is a number; a verdict may be negative."""
     return attr(kind, struct.pack(">i", value))
 
 
+def expression(name: str, data: bytes) -> bytes:
+    """One of a rule's expressions."""
+    return nest(1, text_attr(1, name) + nest(2, data))
+
+
 #: `jump lan`, as the kernel holds it: an immediate verdict.
-_JUMP = nest(
-    1,
-    text_attr(1, "immediate") + nest(2, _be32(1, 0) + nest(2, nest(2, _be32(1, -3) + text_attr(2, NftHook.target)))),
-)
+_JUMP = expression("immediate", be32(1, 0) + nest(2, nest(2, be32(1, -3) + text_attr(2, NftHook.target))))
 
 
 def _hook_messages(hook: NftHook) -> Iterator[Message]:
     """A chain that sees what a link receives, and its one rule."""
     head = _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, hook.table)
-    place = _be32(_HOOK_NUMBER, 0) + _be32(_HOOK_PRIORITY, 0) + text_attr(_HOOK_DEVICE, hook.dev)
-    chain = text_attr(_CHAIN_NAME, hook.chain) + nest(_CHAIN_HOOK, place) + _be32(_CHAIN_POLICY, 1)
+    place = be32(_HOOK_NUMBER, 0) + be32(_HOOK_PRIORITY, 0) + text_attr(_HOOK_DEVICE, hook.dev)
+    chain = text_attr(_CHAIN_NAME, hook.chain) + nest(_CHAIN_HOOK, place) + be32(_CHAIN_POLICY, 1)
     yield Message(_type(_NEWCHAIN), CREATE | EXCL, head + chain + text_attr(_CHAIN_TYPE, "filter"))
     rule = text_attr(_RULE_CHAIN, hook.chain) + nest(_RULE_EXPRESSIONS, _JUMP)
     yield Message(_type(_NEWRULE), CREATE | APPEND, head + rule)

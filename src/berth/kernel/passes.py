@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from berth.kernel.netlink import CREATE, NETFILTER, Message, Netlink, Refusal, attr, attrs, items, nest, string
 from berth.kernel.netlink import text as text_attr
-from berth.kernel.nft import comment, generation, transaction
+from berth.kernel.nft import be32, comment, expression, generation, transaction
 from berth.state import MARK, NftPass
 
 _NEWRULE, _GETRULE, _DELRULE, _GETCHAIN = 0xA06, 0xA07, 0xA08, 0xA04
@@ -85,16 +85,8 @@ def _place(family: str, name: int = _RULE_CHAIN) -> bytes:
 def _expressions(entry: NftPass) -> bytes:
     name = entry.dev.encode().ljust(16, b"\0")
     return b"".join((
-        _expression("meta", _be32(2, _META[entry.direction]) + _be32(1, 1)),
-        _expression("cmp", _be32(1, 1) + _be32(2, 0) + nest(3, attr(1, name))),
-        _expression("counter", attr(1, bytes(8)) + attr(2, bytes(8))),
-        _expression("immediate", _be32(1, 0) + nest(2, nest(2, _be32(1, _ACCEPT)))),
+        expression("meta", be32(2, _META[entry.direction]) + be32(1, 1)),
+        expression("cmp", be32(1, 1) + be32(2, 0) + nest(3, attr(1, name))),
+        expression("counter", attr(1, bytes(8)) + attr(2, bytes(8))),
+        expression("immediate", be32(1, 0) + nest(2, nest(2, be32(1, _ACCEPT)))),
     ))  # fmt: skip
-
-
-def _expression(name: str, data: bytes) -> bytes:
-    return nest(1, text_attr(1, name) + nest(2, data))
-
-
-def _be32(kind: int, value: int) -> bytes:
-    return attr(kind, struct.pack(">I", value))

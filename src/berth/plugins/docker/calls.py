@@ -20,7 +20,6 @@ from berth.spec import static_routes
 
 Json = dict[str, Any]
 M = TypeVar("M", bound=m.Message)
-_NO_ENDPOINT = "no endpoint {}: Berth's records were lost; start the container again"
 
 
 class Unreadable(Invalid):
@@ -161,10 +160,7 @@ def _about(engine: Engine, asked: m.OfEndpoint) -> Json:
 
 def _join(engine: Engine, chores: Chores, asked: m.Join) -> Json:
     """Where Docker finds the inner end, and what else the container's network needs."""
-    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
-    if ep is None:
-        raise NotFound(_NO_ENDPOINT.format(asked.endpoint_id[:12]))
-    net = engine.network(ep.network)
+    net, ep = _known(engine, asked)
     options = dict(ep.options)
     prefix = options.get("iface_prefix") or net.ifname_prefix
     answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, options)}
@@ -174,6 +170,13 @@ def _join(engine: Engine, chores: Chores, asked: m.Join) -> Json:
     gateways = _gateways(net, ep) if options.get("gateway") != "false" else {}
     # Without a gateway Docker would plug the container into a bridge of its own as well.
     return answer | (gateways or {"DisableGatewayService": True})
+
+
+def _known(engine: Engine, asked: m.OfEndpoint) -> tuple[Network, Endpoint]:
+    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
+    if ep is None:
+        raise NotFound(f"no endpoint {asked.endpoint_id[:12]}: Berth's records were lost; start the container again")
+    return engine.network(ep.network), ep
 
 
 def _gateways(net: Network, ep: Endpoint) -> Json:
@@ -192,10 +195,8 @@ def _routes(net: Network, options: dict[str, str]) -> list[Json]:
 def _program(engine: Engine, asked: m.OfEndpoint) -> Json:
     """Publish ports. On a LAN there is nothing to publish: the container's own address has all its ports."""
     wanted = m.port_requests(asked.options)
-    ep = engine.endpoint(m.identity(asked.endpoint_id, "endpoint"))
-    if ep is None:
-        raise NotFound(_NO_ENDPOINT.format(asked.endpoint_id[:12]))
-    if engine.network(ep.network).driver == "bridge":
+    net, ep = _known(engine, asked)
+    if net.driver == "bridge":
         engine.publish(ep.id, wanted)
     return {}
 

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
 from typing import Any
 
 import msgspec
 
 from berth import spec
 from berth.errors import Invalid
-from berth.model import Address, AttachRequest, Ipam, NetworkSpec, Placement, PoolRequest, PortRequest, Subnet
+from berth.model import Address, AttachRequest, Ipam, NetworkSpec, Placement, PoolRequest, PortRequest
 
 #: The one address space of Berth's IPAM driver. One, so that Docker leaves it to Berth to look for overlaps: its own
 #: check asks again for ever when the pool is the LAN's.
@@ -151,7 +149,7 @@ def attach_request(asked: CreateEndpoint) -> AttachRequest:
     return AttachRequest(
         network=identity(asked.network_id, "network"),
         sandbox="",
-        addresses=tuple(_address(_bare(text), "address") for text in texts),
+        addresses=tuple(spec.parse_address(_bare(text), "address") for text in texts),
         mac=spec.mac(mac) if mac else None,
         placement=Placement.HANDOVER,
         id=identity(asked.endpoint_id, "endpoint"),
@@ -165,10 +163,10 @@ def pool_request(asked: RequestPool) -> PoolRequest:
     for key in options:
         if key not in ("parent", "bridge"):
             raise Invalid(f"ipam option {key!r} is not known: parent=LINK is, for the LAN that a link carries")
-    subnet = _subnet(asked.pool, "subnet") if asked.pool else None
+    subnet = spec.parse_subnet(asked.pool, "subnet") if asked.pool else None
     return PoolRequest(
         subnet=subnet,
-        ip_range=_subnet(asked.sub_pool, "ip-range") if asked.sub_pool else None,
+        ip_range=spec.parse_subnet(asked.sub_pool, "ip-range") if asked.sub_pool else None,
         version=subnet.version if subnet is not None else 6 if asked.v6 else 4,
         parent=options.get("parent") or options.get("bridge") or "",
     )
@@ -192,7 +190,7 @@ def flag(options: Options, key: str) -> bool:
 
 def wanted_address(asked: RequestAddress) -> Address | None:
     """The address that is asked for; None: any. Raises `Invalid`."""
-    return _address(_bare(asked.address), "address") if asked.address else None
+    return spec.parse_address(_bare(asked.address), "address") if asked.address else None
 
 
 def _port(binding: PortBinding) -> PortRequest:
@@ -202,7 +200,7 @@ def _port(binding: PortBinding) -> PortRequest:
     last = max(binding.host_port, binding.host_port_end)
     if not 1 <= binding.port <= 65535 or not 0 <= binding.host_port <= last <= 65535:
         raise Invalid(f"port mapping {binding.host_port}-{last}:{binding.port} is out of range: give 1 to 65535")
-    host_ip = _address(binding.host_ip, "host address") if binding.host_ip else None
+    host_ip = spec.parse_address(binding.host_ip, "host address") if binding.host_ip else None
     return PortRequest(host_ip, binding.host_port, last, binding.port, proto)
 
 
@@ -216,17 +214,3 @@ def _aux(data: Sequence[IpamData]) -> list[str]:
 
 def _bare(text: str) -> str:
     return text.partition("/")[0]
-
-
-def _address(text: str, what: str) -> Address:
-    with suppress(ValueError):
-        if "%" not in text:
-            return ip_address(text)
-    raise Invalid(f"{what} {text!r} is no IP address")
-
-
-def _subnet(text: str, what: str) -> Subnet:
-    with suppress(ValueError):
-        if "%" not in text:
-            return ip_network(text, strict=False)
-    raise Invalid(f"{what} {text!r} is no subnet: write it as 192.168.2.0/24")

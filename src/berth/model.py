@@ -273,3 +273,38 @@ class Host:
     def ports(self, bridge: str) -> tuple[HostLink, ...]:
         """The links plugged into a bridge."""
         return tuple(link for link in self.links if link.master == bridge)
+
+
+@dataclass(frozen=True, slots=True)
+class Addressing:
+    """How a link of the host gets its addresses of one family."""
+
+    method: str = "none"  # static | auto (IPv4: DHCP; IPv6: router advertisements, and DHCPv6 as they say) | none
+    addresses: tuple[Interface, ...] = ()  # static ones
+    gateway: Address | None = None  # of the default route, unless it is learnt
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkRoute:
+    """A route of the host's through an uplink, other than the default one."""
+
+    dst: Subnet
+    via: Address | None = None  # None: on the link
+    metric: int = 0
+    table: int = 254
+
+
+@dataclass(frozen=True, slots=True)
+class Uplink:
+    """A NIC of the host's that is a port of a bridge, and what the bridge carries in its place."""
+
+    nic: str
+    bridge: str
+    mac: str  # the NIC's, which the bridge takes over
+    mtu: int = 0  # bytes; 0: what the NIC has by itself
+    switch: str = "bridge"  # bridge (the kernel's) | ovs
+    ipv4: Addressing = Addressing()
+    ipv6: Addressing = Addressing()
+    routes: tuple[UplinkRoute, ...] = ()
+    dns: tuple[Address, ...] = ()
+    search: tuple[str, ...] = ()

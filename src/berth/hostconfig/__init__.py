@@ -36,7 +36,7 @@ class Renderer(Protocol):
     globs: ClassVar[tuple[str, ...]]  # where its files are, below the root directory
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
-        """Whether the files say something about the NIC. Raises `Invalid` with file and line where they do not parse."""
+        """Whether the files say something about the NIC. Raises `Invalid`, with file and line."""
         ...
 
     def adopt(self, files: Files, uplink: Uplink) -> Edits:

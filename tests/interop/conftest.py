@@ -11,8 +11,9 @@ import pytest
 
 from berth.errors import Unsupported
 from berth.lab.session import Lab
+from trees import cache
 
-from .engines import KINDS, SUITES, Dockerd, cache
+from .engines import KINDS, SUITES, Dockerd
 from .harbour import Harbour, until
 
 _MAKING = 900  # seconds for them over a slow line

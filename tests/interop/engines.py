@@ -10,7 +10,6 @@ chains) goes with the lab; all else goes with `close`, however the daemon ended.
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import io
 import json
@@ -22,7 +21,6 @@ import signal
 import socket
 import subprocess
 import tarfile
-import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +28,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import trees
 from berth.errors import NotFound, Unsupported
 from berth.lab.session import Inside, Session
 
@@ -385,47 +384,7 @@ def _pack_busybox(archive: Path) -> None:
             tar.addfile(link)
 
 
-def cache() -> Path:
-    """Where the trees are kept from one run to the next."""
-    return Path(os.environ.get("BERTH_TEST_CACHE", "/var/cache/berth-tests")).absolute()
-
-
 def tree(kind: str) -> Path:
-    """A Debian with the engine of a kind, made once, in a minute, by whoever comes first; the others wait."""
+    """A Debian with the engine of a kind."""
     suite = SUITES[kind]
-    made = cache() / suite
-    if made.exists():
-        return made
-    cache().mkdir(parents=True, exist_ok=True)
-    with (cache() / f"{suite}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not made.exists():
-            for abandoned in cache().glob(f"{suite}-*"):  # by one who was killed: nobody else can be at work here now
-                shutil.rmtree(abandoned)
-            draft = Path(tempfile.mkdtemp(prefix=f"{suite}-", dir=cache()))
-            _debootstrap(suite, draft)
-            (draft / "etc/docker").mkdir(exist_ok=True)
-            draft.rename(made)
-    return made
-
-
-def _debootstrap(suite: str, target: Path) -> None:
-    if shutil.which("debootstrap") is None:
-        raise Unsupported("these tests need a Debian with its Docker: install the package debootstrap")
-    # Its own mount namespace: what debootstrap mounts in the tree is gone with it, even if it is killed.
-    argv = [
-        "unshare",
-        "--mount",
-        "debootstrap",
-        "--variant=minbase",
-        f"--include={_TREE_PACKAGES[suite]}",
-        suite,
-        str(target),
-    ]
-    done = subprocess.run(argv, stdin=_NULL, stdout=_PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-    if done.returncode:
-        shutil.rmtree(target)
-        raise Unsupported(f"debootstrap could not make {suite} (is there a network?):\n{done.stdout[-3000:]}")
-    for package in (target / "var/cache/apt/archives").glob("*.deb"):
-        package.unlink()
-    target.chmod(0o755)
+    return trees.tree(suite, suite, _TREE_PACKAGES[suite], lambda made: (made / "etc/docker").mkdir(exist_ok=True))

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from berth.lab.session import Session
+from trees import cache
 
-from .engines import Dockerd, cache
+from .engines import Dockerd
 
 BUILD = Path(__file__).parents[2] / "packaging/docker-plugin/build"
 BERTH = "--driver=berth:latest --ipam-driver=berth:latest"

@@ -25,7 +25,9 @@ ME = f"(pid {os.getpid()})"
 @pytest.fixture
 def here(host: Host) -> Iterator[ExitStack]:
     """A host with two addresses, on which sockets are open until the test ends."""
-    host.batch("link set lo up\naddr add 10.5.0.1/24 dev lo\naddr add 10.5.0.2/24 dev lo\naddr add fd05::1/64 dev lo nodad\n")
+    host.batch(
+        "link set lo up\naddr add 10.5.0.1/24 dev lo\naddr add 10.5.0.2/24 dev lo\naddr add fd05::1/64 dev lo nodad\n"
+    )
     with ExitStack() as sockets:
         yield sockets
 

@@ -75,10 +75,10 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     for key, new in wanted.items():
         old = there.get(key)
         if old is None:
-            makes.append((new.rank, key, Add(new)))
+            makes.append((new.rank, new.order, Add(new)))
         elif not new.met_by(old):
             _refuse_foreign(old)
-            makes.append((new.rank, key, Change(old, new)))
+            makes.append((new.rank, new.order, Change(old, new)))
     gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not _foreign(obj)]
     implied = {held for obj in gone for held in obj.holds}
     dels = [(-obj.rank, obj.key, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]

@@ -16,68 +16,15 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-HOST = ""  # the namespace Berth was started in
-MARK = "berth:"  # every link that Berth makes carries an alias with this prefix
-MAIN_TABLE = 254
+from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.noun import HOST as HOST
+from berth.noun import MAIN_TABLE as MAIN_TABLE
+from berth.noun import MARK as MARK
+from berth.noun import Key as Key
+from berth.noun import Noun as Noun
+from berth.noun import at as at
 
-Key: TypeAlias = tuple[str, ...]
 Part: TypeAlias = tuple[str, str]  # (nftables type, value as nft prints it)
-
-
-def at(ns: str) -> str:
-    """The words that bring a shell command into a namespace."""
-    return f"nsenter --net={shlex.quote(ns)} " if ns else ""
-
-
-class Noun(msgspec.Struct, frozen=True, tag=True):
-    """What all kernel objects share."""
-
-    rank: ClassVar[int] = 0  # order of creation; deletion is the reverse
-
-    @property
-    def sticky(self) -> bool:
-        """Whether it is left alone when it is no longer wanted, as a setting of something else."""
-        return False
-
-    @property
-    def key(self) -> Key:
-        """Identity as the kernel sees it."""
-        raise NotImplementedError
-
-    def met_by(self, there: Noun) -> bool:
-        """Whether what is there under the key is as asked."""
-        return self == there
-
-    def remakes(self, old: Noun) -> bool:
-        """Whether turning `old` into this takes a new object, with which all that the old one holds is lost."""
-        return False
-
-    @property
-    def owner(self) -> str | None:
-        """The mark on the object; None where the kernel has no room for one."""
-        return None
-
-    @property
-    def holders(self) -> tuple[Key, ...]:
-        """What this object cannot outlive: the kernel removes it together with any of these."""
-        return ()
-
-    @property
-    def holds(self) -> tuple[Key, ...]:
-        """What vanishes together with this object, named as in `holders`."""
-        return ()
-
-    def describe(self) -> str:
-        """The line a person would type to make it."""
-        raise NotImplementedError
-
-    def describe_removal(self) -> str:
-        """The line a person would type to remove it."""
-        raise NotImplementedError
-
-    def describe_change(self, old: Noun) -> str:
-        """The line a person would type to turn `old` into this."""
-        return self.describe()
 
 
 class Bridge(Noun, frozen=True, tag=True):
@@ -494,7 +441,25 @@ def _quoted(part: Part) -> str:
     return f'"{value}"' if kind in ("ifname", "ifindex") else value
 
 
-Obj: TypeAlias = Bridge | Veth | Sysctl | LinkUp | Addr | Route | NftTable | NftElement | NftHook | NftPass | Foreign
+Obj: TypeAlias = (
+    Bridge
+    | Veth
+    | Sysctl
+    | LinkUp
+    | Addr
+    | Route
+    | NftTable
+    | NftElement
+    | NftHook
+    | NftPass
+    | Port
+    | MovedAddr
+    | MovedRoute
+    | MovedRule
+    | MovedNeigh
+    | TextFile
+    | Foreign
+)
 State: TypeAlias = frozenset[Obj]
 
 NOTHING: State = frozenset()

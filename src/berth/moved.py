@@ -8,7 +8,7 @@ are not compared: they run.
 from __future__ import annotations
 
 import shlex
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -23,7 +23,7 @@ _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}
 _ONLINK = 4  # RTNH_F_ONLINK
 _PREFERENCES = {1: "high", 3: "low"}  # RFC 4191
 
-Raw = tuple[tuple[int, str], ...]  # attributes that are carried as they are: (type, content in hexadecimal)
+Raw: TypeAlias = tuple[tuple[int, str], ...]  # attributes that are carried as they are: (type, content in hexadecimal)
 
 
 class Port(Noun, frozen=True, tag=True):
@@ -42,6 +42,10 @@ class Port(Noun, frozen=True, tag=True):
     def key(self) -> Key:
         return ("port", HOST, self.dev)
 
+    @property
+    def order(self) -> Key:
+        return ("port", "1" if self.master else "0", self.dev)  # the bridge itself first
+
     def describe(self) -> str:
         modes = ("eui64", "none", "stable_secret", "random")
         plug = f"master {self.master}" if self.master else "nomaster"
@@ -51,7 +55,16 @@ class Port(Noun, frozen=True, tag=True):
         return f"# {self.dev} stays where it is"
 
 
-class MovedAddr(Noun, frozen=True, tag=True):
+class OnLink(Noun, frozen=True):
+    """What a link of the host carries."""
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        """The links it names."""
+        raise NotImplementedError
+
+
+class MovedAddr(OnLink, frozen=True, tag=True):
     """An address of the host's own."""
 
     rank: ClassVar[int] = 50
@@ -67,6 +80,10 @@ class MovedAddr(Noun, frozen=True, tag=True):
     valid: int = FOREVER  # seconds
     preferred: int = FOREVER  # seconds
     place: int = 0  # the first of a subnet is its primary address
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        return (self.dev,)
 
     @property
     def key(self) -> Key:
@@ -121,7 +138,7 @@ class Hop(msgspec.Struct, frozen=True):
     attributes: Raw
 
 
-class MovedRoute(Noun, frozen=True, tag=True):
+class MovedRoute(OnLink, frozen=True, tag=True):
     """A route of the host's own, of any table."""
 
     rank: ClassVar[int] = 60
@@ -141,6 +158,10 @@ class MovedRoute(Noun, frozen=True, tag=True):
     expires: int = 0  # seconds; 0: never
     hops: tuple[Hop, ...] = ()
     attributes: Raw = ()
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        return (self.dev, *(hop.dev for hop in self.hops))
 
     @property
     def key(self) -> Key:
@@ -192,7 +213,7 @@ class MovedRoute(Noun, frozen=True, tag=True):
         return " ".join(words)
 
 
-class MovedRule(Noun, frozen=True, tag=True):
+class MovedRule(OnLink, frozen=True, tag=True):
     """A routing rule that names a NIC."""
 
     rank: ClassVar[int] = 65
@@ -202,6 +223,10 @@ class MovedRule(Noun, frozen=True, tag=True):
     iif: str = ""
     oif: str = ""
     attributes: Raw = ()
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        return (self.iif, self.oif)
 
     @property
     def key(self) -> Key:
@@ -226,7 +251,7 @@ class MovedRule(Noun, frozen=True, tag=True):
         return " ".join(words)
 
 
-class MovedNeigh(Noun, frozen=True, tag=True):
+class MovedNeigh(OnLink, frozen=True, tag=True):
     """A neighbour that the operator has set by hand, or an address that the host answers for as a proxy."""
 
     rank: ClassVar[int] = 55
@@ -234,6 +259,10 @@ class MovedNeigh(Noun, frozen=True, tag=True):
     ip: str
     mac: str = ""  # "" of a proxy entry
     router: bool = False
+
+    @property
+    def links(self) -> tuple[str, ...]:
+        return (self.dev,)
 
     @property
     def key(self) -> Key:
@@ -277,4 +306,4 @@ class TextFile(Noun, frozen=True, tag=True):
         return f"install -m {self.mode:o} /dev/stdin {shlex.quote(self.path)}   # changed"
 
 
-Moved = MovedAddr | MovedRoute | MovedRule | MovedNeigh
+Moved: TypeAlias = MovedAddr | MovedRoute | MovedRule | MovedNeigh

@@ -12,6 +12,7 @@ import msgspec
 
 HOST = ""  # the namespace Berth was started in
 MARK = "berth:"  # every link that Berth makes carries an alias with this prefix
+UPLINK_MARK = MARK + "uplink-"  # of a bridge that carries the host's own addresses: no sweep removes it
 MAIN_TABLE = 254
 
 Key: TypeAlias = tuple[str, ...]

@@ -34,6 +34,7 @@ class Scope:
     keys: frozenset[Key]
     marked: bool = False
     namespaces: frozenset[str] = frozenset()  # where inner ends of cables may be found
+    devices: frozenset[str] = frozenset()  # links of the host of which all that they carry is read
 
 
 class Driver(Protocol):

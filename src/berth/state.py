@@ -20,6 +20,7 @@ from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, Text
 from berth.noun import HOST as HOST
 from berth.noun import MAIN_TABLE as MAIN_TABLE
 from berth.noun import MARK as MARK
+from berth.noun import UPLINK_MARK as UPLINK_MARK
 from berth.noun import Key as Key
 from berth.noun import Noun as Noun
 from berth.noun import at as at

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import nft, passes, rtnl, sysctl
+from berth.kernel import files, moved, nft, passes, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -18,6 +18,7 @@ from berth.seams import Scope
 from berth.state import (
     HOST,
     MARK,
+    UPLINK_MARK,
     Addr,
     Bridge,
     Foreign,
@@ -33,7 +34,7 @@ from berth.state import (
 )
 
 _MANY = 16  # links that are asked for one by one; more are picked from a list of all
-_INSIDE = ("sysctl", "up", "addr", "route")  # what is read where it is
+_INSIDE = ("sysctl", "up", "addr", "route", "port")  # what is read where it is
 
 
 def read(scope: Scope) -> State:
@@ -52,6 +53,8 @@ def read(scope: Scope) -> State:
                     found |= set(_inside(nl, ns, keys))
         except (NotFound, Invalid):
             continue
+    found |= set(_carried(scope, by_ns[HOST]))
+    found |= {text for key in by_ns[HOST] if key[0] == "file" if (text := files.read(key[2])) is not None}
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
     return frozenset(found)
@@ -68,7 +71,7 @@ def _links(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     with Netlink(ROUTE) as nl:
         if scope.marked or len(names) > _MANY:
             every = list(rtnl.links(nl))
-            chosen = [link for link in every if link.name in names or (scope.marked and link.alias.startswith(MARK))]
+            chosen = [link for link in every if link.name in names or (scope.marked and _swept(link))]
             label = {link.index: link.name for link in every}
         else:
             chosen = [link for link in (rtnl.link(nl, name) for name in sorted(names)) if link is not None]
@@ -77,6 +80,11 @@ def _links(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
         for link in chosen:
             if link.group != rtnl.RETIRED:
                 yield _link_noun(nl, link, label, peers)
+
+
+def _swept(link: rtnl.Link) -> bool:
+    """Whether a link is Berth's to remove when nobody wants it: not the bridge that the host itself is reached by."""
+    return link.alias.startswith(MARK) and not link.alias.startswith(UPLINK_MARK)
 
 
 def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peers) -> Obj:
@@ -153,6 +161,8 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
             up = rtnl.is_up(nl, key[2])
             if up is not None:
                 yield LinkUp(ns, key[2], up)
+        if key[0] == "port" and (port := moved.port(nl, key[2])) is not None:
+            yield port
     if "addr" in kinds:
         for index, ip in rtnl.addresses(nl):
             addr = Addr(ns, rtnl.name_of(index), str(ip))
@@ -165,6 +175,17 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
             route = Route(ns, entry.dst, rtnl.name_of(entry.index), entry.via, entry.metric)
             if route.key in keys:
                 yield route if entry.index else Foreign(route.key, f"a route to {entry.dst} with several next hops")
+
+
+def _carried(scope: Scope, keys: set[Key]) -> Iterator[Obj]:
+    """What links of the host carry: all of it of the scope's devices, of others what is asked for."""
+    asked = {key for key in keys if key[0].startswith("moved-")}
+    if not asked and not scope.devices:
+        return
+    with Netlink(ROUTE) as nl:
+        for noun in moved.read(nl):
+            if noun.key in asked or not scope.devices.isdisjoint(noun.links):
+                yield noun
 
 
 def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:

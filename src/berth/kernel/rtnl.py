@@ -30,7 +30,7 @@ RETIRED = 0x42455254
 _UP = 0x1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
-_INET6_ADDR_GEN_MODE = 8
+_INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
@@ -88,6 +88,11 @@ def set_link(name: str, *, up: bool | None = None, attributes: bytes = b"") -> M
     flags = _UP if up else 0
     change = 0 if up is None else _UP
     return Message(NEWLINK, 0, _ifinfo(0, flags, change) + text_attr(_IFLA_IFNAME, name) + attributes)
+
+
+def address_mode(mode: int) -> bytes:
+    """The attribute that says how a link makes its IPv6 link-local address (IN6_ADDR_GEN_MODE_*)."""
+    return nest(_IFLA_AF_SPEC, nest(socket.AF_INET6, attr(_INET6_ADDR_GEN_MODE, bytes([mode]))))
 
 
 def set_mac(name: str, mac: str) -> Message:
@@ -154,7 +159,7 @@ def add_veth(nl: Netlink, veth: Veth, ns_fd: int | None) -> list[Message]:
     )
     # No link-local address on the outer end: as a port of a bridge it speaks for nobody. Its carrier is still off,
     # so the second message is in time.
-    quiet = nest(_IFLA_AF_SPEC, nest(socket.AF_INET6, attr(_INET6_ADDR_GEN_MODE, b"\x01")))
+    quiet = address_mode(_NO_ADDRESS)
     alias = attr(_IFLA_IFALIAS, veth.alias.encode())
     return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet)]
 
@@ -259,6 +264,7 @@ class Link:
     peer: int  # the index of the other end; 0: none
     peer_nsid: int  # the id of the namespace of the other end; -1: this one
     fresh: bool  # a bridge with STP off and no forward delay; True for every other kind
+    address_mode: int  # how it makes its IPv6 link-local address (IN6_ADDR_GEN_MODE_*)
 
 
 def _decode_link(data: bytes) -> Link | None:
@@ -282,6 +288,9 @@ def _decode_link(data: bytes) -> Link | None:
         group=number(found.get(_IFLA_GROUP, b"")),
         peer=number(found.get(_IFLA_LINK, b"")),
         peer_nsid=-1 if nsid is None else number(nsid),
+        address_mode=attrs(attrs(found.get(_IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(
+            _INET6_ADDR_GEN_MODE, b"\0"
+        )[0],
         fresh=not (number(detail.get(_BR_STP_STATE, b"")) or number(detail.get(_BR_FORWARD_DELAY, b""))),
     )
 

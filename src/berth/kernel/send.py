@@ -9,13 +9,17 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import assert_never
 
+from msgspec.structs import replace
+
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import nft, passes, rtnl, sysctl
+from berth.kernel import files, moved, nft, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
+from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.plan import Add, Change, Del, Op, Plan
 from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Noun, Route, Sysctl, Veth
 
@@ -56,8 +60,10 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_bridges  # before the cables, which are plugged into a bridge by its number
         case Veth():
             return _send_cables
-        case LinkUp() | Addr() | Route():
+        case LinkUp() | Addr() | Route() | Port() | MovedAddr() | MovedNeigh() | MovedRoute() | MovedRule():
             return _send_links
+        case TextFile():
+            return _send_files
         case Sysctl():
             return _send_sysctls
         case NftElement() | NftHook():
@@ -89,8 +95,25 @@ def _send_cables(ops: Sequence[Op]) -> None:
 
 
 def _send_links(ops: Sequence[Op]) -> None:
-    with Netlink(ROUTE) as nl:
+    with Netlink(ROUTE) as nl, _known_addresses(ops):
         _batch(nl, [(op, message) for op in ops for message in _encode_ip(nl, op)])
+
+
+@contextmanager
+def _known_addresses(ops: Sequence[Op]) -> Iterator[None]:
+    """Let IPv6 addresses that only change their link be usable at once: they were found unique before.
+
+    The flag that says so of a single address (nodad) would stay on it.
+    """
+    added = [op.new for op in ops if not isinstance(op, Del)]
+    devs = {new.dev for new in added if isinstance(new, MovedAddr) and ":" in new.ip}
+    names = [f"net.ipv6.conf.{dev.replace('.', '/')}.accept_dad" for dev in sorted(devs)]
+    before = [Sysctl(HOST, name, value) for name in names if (value := sysctl.read(name)) is not None]
+    _set([replace(setting, value="0") for setting in before])
+    try:
+        yield
+    finally:
+        _set(before)
 
 
 _GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)  # already gone is as good as deleted
@@ -159,7 +182,22 @@ def _ip_message(nl: Netlink, op: Op) -> Message:
             return rtnl.add_route(nl, route, replace=True)
         case Del(old=Route() as route):
             return rtnl.del_route(nl, route)
+        case Add(new=Port() as port) | Change(new=Port() as port):
+            return moved.set_port(nl, port)
+        case Add(new=entry) | Change(new=entry) if isinstance(entry, Moved):
+            return moved.add(nl, entry, replace=isinstance(op, Change))
+        case Del(old=entry) if isinstance(entry, Moved):
+            return moved.delete(nl, entry)
     raise Refused(f"Berth cannot do this: {op}")
+
+
+def _send_files(ops: Sequence[Op]) -> None:
+    for op in ops:
+        match op:
+            case Add(new=TextFile() as file) | Change(new=TextFile() as file):
+                files.write(file)
+            case Del(old=TextFile() as file):
+                files.remove(file.path)
 
 
 def _rewire(op: Op) -> bool:
@@ -199,7 +237,12 @@ def _retire_inner(op: Op, veth: Veth) -> None:
 
 
 def _send_sysctls(ops: Sequence[Op]) -> None:
-    settings = [op.new for op in ops if isinstance(op, Add | Change) and isinstance(op.new, Sysctl)]
+    _set([op.new for op in ops if isinstance(op, Add | Change) and isinstance(op.new, Sysctl)])
+
+
+def _set(settings: Sequence[Sysctl]) -> None:
+    if not settings:
+        return
     for setting, error in sysctl.write(settings):
         if error.errno == errno.ENOENT:
             raise Unsupported(f"this kernel has no setting {setting.name}: cannot run `{setting.describe()}`")

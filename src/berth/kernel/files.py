@@ -1,0 +1,69 @@
+"""Files of the host's configuration: each is written whole or not at all, and outlives a power cut."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from berth.errors import Denied, Invalid, Refused
+from berth.moved import TextFile
+
+
+def read(path: str) -> TextFile | None:
+    """The file; None where there is none. Raises `Invalid` for one that is not text, `Denied`, `Refused`."""
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            return TextFile(path, file.read(), os.fstat(file.fileno()).st_mode & 0o7777)
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise Invalid(f"{path} is not UTF-8 text (byte {error.start}): mend it first") from None
+    except OSError as error:
+        raise _explain(f"cannot read {path}", error) from None
+
+
+def write(file: TextFile) -> None:
+    """Put the file there. What was there is replaced at one instant. Raises `Denied`, `Refused`."""
+    path = Path(os.path.realpath(file.path))  # a link to the file stays one
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with open(descriptor, "w", encoding="utf-8", newline="") as out:
+                out.write(file.text)
+                out.flush()
+                os.fchmod(descriptor, file.mode)
+                os.fsync(descriptor)
+            os.replace(draft, path)
+        except BaseException:
+            os.unlink(draft)
+            raise
+        _settle(path.parent)
+    except OSError as error:
+        raise _explain(f"cannot write {path}", error) from None
+
+
+def remove(path: str) -> None:
+    """Remove the file, if it is there. Raises `Denied`, `Refused`."""
+    try:
+        os.unlink(path)
+        _settle(Path(path).parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise _explain(f"cannot remove {path}", error) from None
+
+
+def _settle(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _explain(what: str, error: OSError) -> Denied | Refused:
+    if isinstance(error, PermissionError):
+        return Denied(f"{what}: not allowed: run as root")
+    return Refused(f"{what}: {error.strerror}")

@@ -1,0 +1,301 @@
+"""rtnetlink for a move: addresses, routes, rules and neighbours of a link in full, read and written.
+
+Sources: rtnetlink(7); include/uapi/linux/{if_addr,rtnetlink,fib_rules,neighbour}.h.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import ip_address, ip_network
+
+from berth.kernel import rtnl
+from berth.kernel.netlink import CREATE, EXCL, REPLACE, Attrs, Message, Netlink, attr, attrs, items, number, string
+from berth.kernel.netlink import text as text_attr
+from berth.kernel.netlink import u32 as u32_attr
+from berth.moved import FOREVER, KERNEL, Hop, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, Raw
+
+_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
+_NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
+
+_IFADDR, _RTMSG = struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
+_NDMSG, _RTNEXTHOP = struct.Struct("=BxxxiHBB"), struct.Struct("=HBBi")
+_CACHEINFO, _ROUTE_CACHEINFO = struct.Struct("=IIII"), struct.Struct("=IIiIIIII")
+
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 6
+_IFA_FLAGS, _IFA_METRIC, _IFA_PROTO = 8, 9, 11
+_SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400  # NODAD HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN
+_TEMPORARY = 0x01  # IPv6 privacy addresses; the same bit is IFA_F_SECONDARY in IPv4
+
+_RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
+_RTA_MULTIPATH, _RTA_CACHEINFO, _RTA_TABLE, _RTA_VIA, _RTA_PREF, _RTA_EXPIRES, _RTA_NH_ID = 9, 12, 15, 18, 20, 23, 30
+_CARRIED = frozenset({8, 11, 19, 21, 22, 26})  # METRICS FLOW NEWDST ENCAP_TYPE ENCAP TTL_PROPAGATE
+_ONLINK, _UNICAST, _LOCAL_TABLE = 4, 1, 255
+_HZ = 100  # USER_HZ
+
+_NDA_DST, _NDA_LLADDR = 1, 2
+_PERMANENT, _PROXY, _ROUTER = 0x80, 0x08, 0x80
+_RULE_HEADER = 12
+_FRA_IIF, _FRA_PRIORITY, _FRA_OIF, _FRA_PAD = 3, 6, 17, 18
+
+
+def read(nl: Netlink) -> Iterator[Moved]:
+    """All that the host's links carry, but for what the kernel makes by itself for an address."""
+    index = {link.index: link.name for link in rtnl.links(nl)}
+    yield from _addresses(nl, index)
+    yield from _routes(nl, index)
+    yield from _rules(nl)
+    yield from _neighbours(nl, index)
+
+
+def port(nl: Netlink, dev: str) -> Port | None:
+    """Of which bridge a link is a port; None where there is no such link."""
+    found = rtnl.link(nl, dev)
+    if found is None:
+        return None
+    return Port(dev, rtnl.name_of(found.master) if found.master else "", found.address_mode)
+
+
+def set_port(nl: Netlink, wanted: Port) -> Message:
+    """Plug a link in or out. In the same message, so that it never makes an address of its own as a port."""
+    master = rtnl.index(nl, wanted.master) if wanted.master else 0
+    return rtnl.set_link(wanted.dev, attributes=u32_attr(10, master) + rtnl.address_mode(wanted.address_mode))
+
+
+# --- addresses ------------------------------------------------------------------------------------------
+
+
+def _addresses(nl: Netlink, index: dict[int, str]) -> Iterator[MovedAddr]:
+    for place, data in enumerate(nl.dump(rtnl.GETADDR, _IFADDR.pack(0, 0, 0, 0, 0))):
+        if len(data) < _IFADDR.size:
+            continue
+        family, length, flags, scope, link = _IFADDR.unpack_from(data)
+        dev = index.get(link)
+        if dev is not None:
+            found = attrs(data, _IFADDR.size)
+            flags = number(found.get(_IFA_FLAGS, b""), flags)
+            if not (family == socket.AF_INET6 and flags & _TEMPORARY):  # the kernel makes others from its parent
+                yield _address(found, length, flags, scope, dev, place)
+
+
+def _address(found: Attrs, length: int, flags: int, scope: int, dev: str, place: int) -> MovedAddr:
+    far = found[_IFA_ADDRESS]
+    near = found.get(_IFA_LOCAL, far)
+    info = found.get(_IFA_CACHEINFO, b"")
+    preferred, valid, _, _ = _CACHEINFO.unpack(info) if len(info) == _CACHEINFO.size else (FOREVER, FOREVER, 0, 0)
+    return MovedAddr(
+        dev=dev,
+        ip=f"{ip_address(near)}/{length}",
+        peer="" if far == near else str(ip_address(far)),
+        broadcast=str(ip_address(found[_IFA_BROADCAST])) if _IFA_BROADCAST in found else "",
+        label=string(found.get(_IFA_LABEL, b"")),
+        scope=scope,
+        flags=flags & _SETTABLE,
+        metric=number(found.get(_IFA_METRIC, b"")),
+        protocol=found.get(_IFA_PROTO, b"\0")[0],
+        valid=valid,
+        preferred=preferred,
+        place=place,
+    )
+
+
+def _addr_body(nl: Netlink, addr: MovedAddr) -> bytes:
+    near, _, length = addr.ip.partition("/")
+    family = _family(near)
+    local = _packed(near)
+    flags = u32_attr(_IFA_FLAGS, addr.flags)
+    body = _IFADDR.pack(family, int(length), addr.flags & 0xFF, addr.scope, rtnl.index(nl, addr.dev))
+    body += attr(_IFA_LOCAL, local) + attr(_IFA_ADDRESS, _packed(addr.peer) if addr.peer else local) + flags
+    if addr.broadcast:
+        body += attr(_IFA_BROADCAST, _packed(addr.broadcast))
+    if addr.label:
+        body += text_attr(_IFA_LABEL, addr.label)
+    if addr.metric:
+        body += u32_attr(_IFA_METRIC, addr.metric)
+    if addr.protocol:
+        body += attr(_IFA_PROTO, bytes([addr.protocol]))
+    if addr.valid != FOREVER:
+        body += attr(_IFA_CACHEINFO, _CACHEINFO.pack(addr.preferred, addr.valid, 0, 0))
+    return body
+
+
+# --- routes ---------------------------------------------------------------------------------------------
+
+
+def _routes(nl: Netlink, index: dict[int, str]) -> Iterator[MovedRoute]:
+    for data in nl.dump(rtnl.GETROUTE, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        if len(data) < _RTMSG.size:
+            continue
+        _, _, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
+        found = attrs(data, _RTMSG.size)
+        table = number(found.get(_RTA_TABLE, b""), table)
+        if protocol == KERNEL or kind != _UNICAST or table == _LOCAL_TABLE:
+            continue
+        hops = tuple(_hops(found.get(_RTA_MULTIPATH, b""), index))
+        dev = hops[0].dev if hops else index.get(number(found.get(_RTA_OIF, b"")), "")
+        if dev and _RTA_NH_ID not in found:
+            yield _route(data, found, table, dev, hops)
+
+
+def _route(data: bytes, found: Attrs, table: int, dev: str, hops: tuple[Hop, ...]) -> MovedRoute:
+    family, dst_length, src_length, tos, _, protocol, scope, _, flags = _RTMSG.unpack_from(data)
+    size = 4 if family == socket.AF_INET else 16
+    via = found.get(_RTA_GATEWAY) or found.get(_RTA_VIA, b"")[2:]
+    info = found.get(_RTA_CACHEINFO, b"")
+    ticks = _ROUTE_CACHEINFO.unpack(info)[2] if len(info) == _ROUTE_CACHEINFO.size else 0
+    return MovedRoute(
+        family=family,
+        dst=str(ip_network((found.get(_RTA_DST, bytes(size)), dst_length), strict=False)),
+        dev=dev,
+        via=str(ip_address(via)) if via and not hops else "",
+        table=table,
+        metric=number(found.get(_RTA_PRIORITY, b"")),
+        source=str(ip_address(found[_RTA_PREFSRC])) if _RTA_PREFSRC in found else "",
+        src=str(ip_network((found[_RTA_SRC], src_length), strict=False)) if _RTA_SRC in found else "",
+        protocol=protocol,
+        scope=scope,
+        tos=tos,
+        flags=flags & _ONLINK if not hops else 0,
+        preference=found.get(_RTA_PREF, b"\0")[0],
+        expires=max(ticks // _HZ, 1) if ticks > 0 else 0,
+        hops=hops,
+        attributes=_raw(found, _CARRIED),
+    )
+
+
+def _hops(data: bytes, index: dict[int, str]) -> Iterator[Hop]:
+    """The next hops of a route."""
+    offset = 0
+    while offset + _RTNEXTHOP.size <= len(data):
+        length, flags, weight, link = _RTNEXTHOP.unpack_from(data, offset)
+        if length < _RTNEXTHOP.size or offset + length > len(data):
+            return
+        inside = tuple((kind, value.hex()) for kind, value in items(data[offset + _RTNEXTHOP.size : offset + length]))
+        yield Hop(index.get(link, ""), flags & _ONLINK, weight, inside)
+        offset += length + 3 & ~3
+
+
+def _route_body(nl: Netlink, route: MovedRoute, *, whole: bool) -> bytes:
+    dst, _, dst_length = route.dst.partition("/")
+    src, _, src_length = route.src.partition("/")
+    head = (route.family, int(dst_length), int(src_length or 0), route.tos, 0, route.protocol, route.scope, _UNICAST)
+    body = _RTMSG.pack(*head, route.flags) + u32_attr(_RTA_TABLE, route.table)
+    if int(dst_length):
+        body += attr(_RTA_DST, _packed(dst))
+    if src:
+        body += attr(_RTA_SRC, _packed(src))
+    if route.metric:
+        body += u32_attr(_RTA_PRIORITY, route.metric)
+    if route.hops:
+        body += attr(_RTA_MULTIPATH, b"".join(_hop(nl, hop) for hop in route.hops))
+    else:
+        body += u32_attr(_RTA_OIF, rtnl.index(nl, route.dev)) + _gateway(route)
+    if whole:
+        body += attr(_RTA_PREFSRC, _packed(route.source)) if route.source else b""
+        body += attr(_RTA_PREF, bytes([route.preference])) if route.preference else b""
+        body += u32_attr(_RTA_EXPIRES, route.expires) if route.expires else b""
+        body += b"".join(attr(kind, bytes.fromhex(value)) for kind, value in route.attributes)
+    return body
+
+
+def _gateway(route: MovedRoute) -> bytes:
+    if not route.via:
+        return b""
+    if _family(route.via) != route.family:  # RFC 8950
+        return attr(_RTA_VIA, struct.pack("=H", _family(route.via)) + _packed(route.via))
+    return attr(_RTA_GATEWAY, _packed(route.via))
+
+
+def _hop(nl: Netlink, hop: Hop) -> bytes:
+    inside = b"".join(attr(kind, bytes.fromhex(value)) for kind, value in hop.attributes)
+    return _RTNEXTHOP.pack(_RTNEXTHOP.size + len(inside), hop.flags, hop.weight, rtnl.index(nl, hop.dev)) + inside
+
+
+# --- rules and neighbours -------------------------------------------------------------------------------
+
+
+def _rules(nl: Netlink) -> Iterator[MovedRule]:
+    for family in (socket.AF_INET, socket.AF_INET6):
+        for data in nl.dump(_GETRULE, bytes([family]) + bytes(_RULE_HEADER - 1)):
+            found = attrs(data, _RULE_HEADER)
+            iif, oif = string(found.pop(_FRA_IIF, b"")), string(found.pop(_FRA_OIF, b""))
+            if not (iif or oif):
+                continue
+            priority = number(found.pop(_FRA_PRIORITY, b""))
+            header = data[: _RULE_HEADER - 4] + bytes(4)  # its flags say whether the links are there
+            yield MovedRule(family, header.hex(), priority, iif, oif, _raw(found, frozenset(found) - {_FRA_PAD}))
+
+
+def _rule_body(rule: MovedRule) -> bytes:
+    body = bytes.fromhex(rule.header) + u32_attr(_FRA_PRIORITY, rule.priority)
+    body += text_attr(_FRA_IIF, rule.iif) if rule.iif else b""
+    body += text_attr(_FRA_OIF, rule.oif) if rule.oif else b""
+    return body + b"".join(attr(kind, bytes.fromhex(value)) for kind, value in rule.attributes)
+
+
+def _neighbours(nl: Netlink, index: dict[int, str]) -> Iterator[MovedNeigh]:
+    for proxy in (0, _PROXY):
+        for data in nl.dump(_GETNEIGH, _NDMSG.pack(0, 0, 0, proxy, 0)):
+            family, link, state, flags, _ = _NDMSG.unpack_from(data)
+            found = attrs(data, _NDMSG.size)
+            if link not in index or family not in (socket.AF_INET, socket.AF_INET6) or _NDA_DST not in found:
+                continue
+            if proxy or state & _PERMANENT:
+                ip = str(ip_address(found[_NDA_DST]))
+                mac = "" if proxy else found.get(_NDA_LLADDR, b"").hex(":")
+                yield MovedNeigh(index[link], ip, mac, bool(flags & _ROUTER))
+
+
+def _neigh_body(nl: Netlink, neigh: MovedNeigh) -> bytes:
+    flags = (_ROUTER if neigh.router else 0) | (0 if neigh.mac else _PROXY)
+    state = _PERMANENT if neigh.mac else 0
+    body = _NDMSG.pack(_family(neigh.ip), rtnl.index(nl, neigh.dev), state, flags, 0)
+    body += attr(_NDA_DST, _packed(neigh.ip))
+    return body + (attr(_NDA_LLADDR, rtnl.mac_bytes(neigh.mac)) if neigh.mac else b"")
+
+
+# --- messages -------------------------------------------------------------------------------------------
+
+
+def add(nl: Netlink, noun: Moved, *, replace: bool = False) -> Message:
+    """The message that makes what is carried, or with `replace` gives it other attributes."""
+    fresh = CREATE | (REPLACE if replace else EXCL)
+    match noun:
+        case MovedAddr():
+            # Not EXCL: the kernel may have made the link-local one by itself a moment ago.
+            return Message(rtnl.NEWADDR, CREATE | REPLACE, _addr_body(nl, noun))
+        case MovedRoute():
+            # A second next hop of the same metric would be refused with EXCL (IPv6), although the first one is about
+            # to go.
+            flags = CREATE if noun.family == socket.AF_INET6 and not replace else fresh
+            return Message(rtnl.NEWROUTE, flags, _route_body(nl, noun, whole=True))
+        case MovedRule():
+            return Message(_NEWRULE, CREATE | EXCL, _rule_body(noun))
+        case MovedNeigh():
+            return Message(_NEWNEIGH, CREATE | REPLACE, _neigh_body(nl, noun))
+
+
+def delete(nl: Netlink, noun: Moved) -> Message:
+    """The message that removes what is carried."""
+    match noun:
+        case MovedAddr():
+            return Message(rtnl.DELADDR, 0, _addr_body(nl, noun))
+        case MovedRoute():
+            return Message(rtnl.DELROUTE, 0, _route_body(nl, noun, whole=False))
+        case MovedRule():
+            return Message(_DELRULE, 0, _rule_body(noun))
+        case MovedNeigh():
+            return Message(_DELNEIGH, 0, _neigh_body(nl, noun))
+
+
+def _family(ip: str) -> int:
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def _packed(ip: str) -> bytes:
+    return socket.inet_pton(_family(ip), ip)
+
+
+def _raw(found: Attrs, kinds: frozenset[int]) -> Raw:
+    return tuple((kind, value.hex()) for kind, value in sorted(found.items()) if kind in kinds)

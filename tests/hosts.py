@@ -1,0 +1,19 @@
+"""A Debian with every system that configures a host's network, for tests that let the real ones read our files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trees
+
+# With a kernel: the tests of a reboot start this very tree as a virtual machine.
+_PACKAGES = (
+    "systemd,systemd-sysv,udev,dbus,network-manager,netplan.io,ifupdown,bridge-utils,isc-dhcp-client,dhcpcd-base,"
+    "cloud-init,python3-yaml,iproute2,iputils-ping,dnsmasq-base,nftables,kmod,procps,openvswitch-switch,"
+    "linux-image-cloud-amd64"
+)
+
+
+def net_tree() -> Path:
+    """The tree, made once; it is shared, and nobody may write to it."""
+    return trees.tree("bookworm-net", "bookworm", _PACKAGES, lambda made: None)

@@ -16,7 +16,8 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port
+from berth.moved import TextFile as TextFile
 from berth.noun import HOST as HOST
 from berth.noun import MAIN_TABLE as MAIN_TABLE
 from berth.noun import MARK as MARK

@@ -105,11 +105,12 @@ def who() -> str:
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
         cookie = probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-    return f"{_boot()}:{int.from_bytes(cookie, 'little'):x}"
+    return f"{boot()}:{int.from_bytes(cookie, 'little'):x}"
 
 
 @cache
-def _boot() -> str:
+def boot() -> str:
+    """The identity of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")[:12]
 
 

@@ -8,8 +8,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
+from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import files, moved, nft, passes, rtnl, sysctl
+from berth.kernel import moved, nft, passes, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -30,6 +31,7 @@ from berth.state import (
     Route,
     State,
     Sysctl,
+    TextFile,
     Veth,
 )
 
@@ -54,7 +56,7 @@ def read(scope: Scope) -> State:
         except (NotFound, Invalid):
             continue
     found |= set(_carried(scope, by_ns[HOST]))
-    found |= {text for key in by_ns[HOST] if key[0] == "file" if (text := files.read(key[2])) is not None}
+    found |= set(_files(by_ns[HOST]))
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
     return frozenset(found)
@@ -175,6 +177,12 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
             route = Route(ns, entry.dst, rtnl.name_of(entry.index), entry.via, entry.metric)
             if route.key in keys:
                 yield route if entry.index else Foreign(route.key, f"a route to {entry.dst} with several next hops")
+
+
+def _files(keys: Iterable[Key]) -> Iterator[Obj]:
+    for key in keys:
+        if key[0] == "file" and (found := durable.read(key[2])) is not None:
+            yield TextFile(key[2], *found)
 
 
 def _carried(scope: Scope, keys: set[Key]) -> Iterator[Obj]:

@@ -15,8 +15,9 @@ from typing import assert_never
 
 from msgspec.structs import replace
 
+from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import files, moved, nft, passes, rtnl, sysctl
+from berth.kernel import moved, nft, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
@@ -195,9 +196,9 @@ def _send_files(ops: Sequence[Op]) -> None:
     for op in ops:
         match op:
             case Add(new=TextFile() as file) | Change(new=TextFile() as file):
-                files.write(file)
+                durable.write(file.path, file.text, file.mode)
             case Del(old=TextFile() as file):
-                files.remove(file.path)
+                durable.remove(file.path)
 
 
 def _rewire(op: Op) -> bool:

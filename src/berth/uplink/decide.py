@@ -15,13 +15,13 @@ _NO_ADDRESS = 1  # IN6_ADDR_GEN_MODE_NONE
 
 def on_nic(nic: Nic, carried: Iterable[Obj], settings: Iterable[Sysctl]) -> State:
     """The NIC by itself, with all that is carried."""
-    bare = {Port(nic.name, nic.master, nic.address_mode), LinkUp(HOST, nic.name, nic.up)}
+    bare: set[Obj] = {Port(nic.name, nic.master, nic.address_mode), LinkUp(HOST, nic.name, nic.up)}
     return frozenset({*bare, *carried, *settings})
 
 
 def on_bridge(nic: Nic, bridge: str, carried: Iterable[Obj], settings: Iterable[Sysctl]) -> State:
     """A bridge with the NIC's MAC that carries what the NIC did, and the NIC as its bare port."""
-    switch = {
+    switch: set[Obj] = {
         Bridge(bridge, nic.mac, nic.mtu, UPLINK_MARK + nic.name),
         Port(bridge, "", nic.address_mode),
         Port(nic.name, bridge, _NO_ADDRESS),

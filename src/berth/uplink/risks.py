@@ -66,9 +66,7 @@ def _of_the_lan(facts: Facts) -> Iterator[Risk]:
         if gateway not in facts.answering:
             yield Risk("silent-gateway", f"gateway {gateway} does not answer on {nic.name} as it is: cannot be checked")
     if facts.cloud:
-        yield Risk(
-            "mac-filter", f"this is a machine of {facts.cloud}: its network drops frames of MACs it did not give"
-        )
+        yield Risk("mac-filter", f"a machine of {facts.cloud}: its network drops frames of MACs that it did not give")
     if facts.dot1x:
         yield Risk("802.1x", f"{nic.name} is authenticated by 802.1X: the switch may refuse other MACs behind it")
 

@@ -1,4 +1,4 @@
-"""Files of the host's configuration: each is written whole or not at all, and outlives a power cut."""
+"""Text files that are written whole or not at all, and outlive a power cut."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ import tempfile
 from pathlib import Path
 
 from berth.errors import Denied, Invalid, Refused
-from berth.moved import TextFile
 
 
-def read(path: str) -> TextFile | None:
-    """The file; None where there is none. Raises `Invalid` for one that is not text, `Denied`, `Refused`."""
+def read(path: str | Path) -> tuple[str, int] | None:
+    """(text, mode) of a file; None where there is none.
+
+    Raises `Invalid` for one that is not UTF-8, `Denied`, `Refused`.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as file:
-            return TextFile(path, file.read(), os.fstat(file.fileno()).st_mode & 0o7777)
+            return file.read(), os.fstat(file.fileno()).st_mode & 0o7777
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
@@ -23,29 +25,29 @@ def read(path: str) -> TextFile | None:
         raise _explain(f"cannot read {path}", error) from None
 
 
-def write(file: TextFile) -> None:
-    """Put the file there. What was there is replaced at one instant. Raises `Denied`, `Refused`."""
-    path = Path(os.path.realpath(file.path))  # a link to the file stays one
+def write(path: str | Path, text: str, mode: int) -> None:
+    """Put a text in the place of what was there, at one instant. Raises `Denied`, `Refused`."""
+    target = Path(os.path.realpath(path))  # a link to the file stays one
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
         try:
             with open(descriptor, "w", encoding="utf-8", newline="") as out:
-                out.write(file.text)
+                out.write(text)
                 out.flush()
-                os.fchmod(descriptor, file.mode)
+                os.fchmod(descriptor, mode)
                 os.fsync(descriptor)
-            os.replace(draft, path)
+            os.replace(draft, target)
         except BaseException:
             os.unlink(draft)
             raise
-        _settle(path.parent)
+        _settle(target.parent)
     except OSError as error:
         raise _explain(f"cannot write {path}", error) from None
 
 
-def remove(path: str) -> None:
-    """Remove the file, if it is there. Raises `Denied`, `Refused`."""
+def remove(path: str | Path) -> None:
+    """Remove a file, if it is there. Raises `Denied`, `Refused`."""
     try:
         os.unlink(path)
         _settle(Path(path).parent)

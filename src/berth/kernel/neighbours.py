@@ -1,0 +1,83 @@
+"""Asking the LAN through the kernel: does a neighbour answer, and is there a router.
+
+Sources: rtnetlink(7), linux/neighbour.h; RFC 4861 section 4.1 for the solicitation.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+
+from berth.kernel.netlink import CREATE, REPLACE, ROUTE, Message, Netlink, Refusal, attr, attrs
+
+_NEWNEIGH, _GETNEIGH = 28, 30
+_NDMSG = struct.Struct("=BxxxiHBB")
+_NDA_DST, _NDA_LLADDR = 1, 2
+_REACHABLE, _PROBE, _FAILED, _PERMANENT = 0x02, 0x10, 0x20, 0x80
+_USE = 0x01  # NTF_USE: resolve it, as if there were a packet to send
+_POLL = 0.01  # seconds
+_ROUTERS = "ff02::2"
+_SOLICITATION = 133
+
+
+def answers(dev: str, ip: str, within: float) -> bool:
+    """Whether a neighbour answers ARP or neighbour discovery on a link, asked now.
+
+    `within`: seconds.
+    """
+    until = time.monotonic() + within
+    with Netlink(ROUTE) as nl:
+        index = nl.index(dev)
+        if index is None:
+            return False
+        _ask(nl, index, ip)
+        while True:
+            state, _ = _entry(nl, index, ip)
+            if state & (_REACHABLE | _PERMANENT):
+                return True
+            if time.monotonic() >= until:
+                return False
+            if state & _FAILED or not state:
+                _ask(nl, index, ip)
+            time.sleep(_POLL)
+
+
+def _ask(nl: Netlink, index: int, ip: str) -> None:
+    """Have the kernel ask: one whose MAC is known is probed at it, another looked for."""
+    _, mac = _entry(nl, index, ip)
+    state, flags, link = (_PROBE, 0, attr(_NDA_LLADDR, mac)) if mac else (0, _USE, b"")
+    body = _NDMSG.pack(_family(ip), index, state, flags, 0) + attr(_NDA_DST, _packed(ip)) + link
+    nl.batch([Message(_NEWNEIGH, CREATE | REPLACE, body)])
+
+
+def _entry(nl: Netlink, index: int, ip: str) -> tuple[int, bytes]:
+    """(NUD_* state, MAC) of a neighbour; (0, b"") of one the kernel does not know."""
+    try:
+        answer = nl.ask(_GETNEIGH, _NDMSG.pack(_family(ip), index, 0, 0, 0) + attr(_NDA_DST, _packed(ip)))
+    except Refusal:
+        return 0, b""
+    state = _NDMSG.unpack_from(answer)[2]
+    return state, attrs(answer, _NDMSG.size).get(_NDA_LLADDR, b"") if not state & _FAILED else b""
+
+
+def solicit(dev: str) -> None:
+    """Ask the routers of a link to advertise themselves now; the kernel hears the answer."""
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as raw:
+            index = socket.if_nametoindex(dev)
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+            raw.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            raw.sendto(struct.pack("!BBHI", _SOLICITATION, 0, 0, 0), (_ROUTERS, 0, 0, index))
+    except OSError as error:
+        if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH, errno.EAFNOSUPPORT):
+            raise
+
+
+def _family(ip: str) -> int:
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def _packed(ip: str) -> bytes:
+    return socket.inet_pton(_family(ip), ip)

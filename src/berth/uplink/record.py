@@ -1,0 +1,64 @@
+"""What is remembered of an uplink, one record a NIC, replaced as a whole: so there is one instant of success."""
+
+from __future__ import annotations
+
+import msgspec
+
+from berth.state import NOTHING, State
+
+
+class Client(msgspec.Struct, frozen=True):
+    """A DHCP client, as it was started."""
+
+    program: str
+    argv: tuple[str, ...]
+
+
+class Adopted(msgspec.Struct, frozen=True):
+    """A NIC that is a port of a bridge of Berth's."""
+
+    bridge: str
+    since: str  # RFC 3339, UTC
+    switch: str = "bridge"  # bridge | ovs
+    system: str = "none"  # who keeps it over a reboot
+    address_mode: int = 0  # the NIC's own
+    settings: State = NOTHING  # the NIC's own
+    originals: State = NOTHING  # the files as they were
+    written: State = NOTHING  # the files as Berth wrote them
+    paths: tuple[str, ...] = ()  # of all files that were written or removed
+    reload: tuple[tuple[str, ...], ...] = ()  # how the system is told
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A change under way, and the state to go back to if it does not succeed."""
+
+    id: str
+    verb: str  # adopt | release
+    bridge: str
+    phase: str  # changing | waiting (for the operator) | finishing
+    pid: int  # who is at work
+    boot: str  # in which boot
+    armed: float  # seconds since the boot, suspended ones too
+    limit: float  # the same clock: when it is taken back at the latest
+    before: State
+    after: State
+    clients: tuple[Client, ...] = ()
+    adopted: Adopted | None = None  # what is recorded when it succeeds
+
+
+class Report(msgspec.Struct, frozen=True):
+    """How the last change ended, if it was taken back."""
+
+    verb: str
+    reason: str
+    when: str  # RFC 3339, UTC
+    complete: bool = True  # whether all is as before
+
+
+class Record(msgspec.Struct, frozen=True):
+    """All that is remembered of a NIC."""
+
+    nic: str
+    adopted: Adopted | None = None
+    checkpoint: Checkpoint | None = None
+    report: Report | None = None

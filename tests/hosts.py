@@ -6,11 +6,13 @@ from pathlib import Path
 
 import trees
 
-# With a kernel: the tests of a reboot start this very tree as a virtual machine.
+# With a kernel: the tests of a reboot start this very tree as a virtual machine. debootstrap knows no virtual packages:
+# libpam-systemd (logind) and python3-cffi-backend are for polkitd and python3-cryptography.
 _PACKAGES = (
     "systemd,systemd-sysv,udev,dbus,network-manager,netplan.io,ifupdown,bridge-utils,isc-dhcp-client,dhcpcd-base,"
-    "cloud-init,python3-yaml,iproute2,iputils-ping,dnsmasq-base,nftables,kmod,procps,openvswitch-switch,"
-    "linux-image-cloud-amd64"
+    "cloud-init,libpam-systemd,python3-cffi-backend,python3-yaml,iproute2,iputils-ping,dnsmasq-base,nftables,kmod,procps,openvswitch-switch,"
+    "linux-image-cloud-amd64,"
+    "libpam-systemd,python3-cffi-backend"
 )
 
 

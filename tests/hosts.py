@@ -10,9 +10,8 @@ import trees
 # libpam-systemd (logind) and python3-cffi-backend are for polkitd and python3-cryptography.
 _PACKAGES = (
     "systemd,systemd-sysv,udev,dbus,network-manager,netplan.io,ifupdown,bridge-utils,isc-dhcp-client,dhcpcd-base,"
-    "cloud-init,libpam-systemd,python3-cffi-backend,python3-yaml,iproute2,iputils-ping,dnsmasq-base,nftables,kmod,procps,openvswitch-switch,"
-    "linux-image-cloud-amd64,"
-    "libpam-systemd,python3-cffi-backend"
+    "cloud-init,libpam-systemd,python3-cffi-backend,python3-yaml,iproute2,iputils-ping,dnsmasq-base,nftables,kmod,"
+    "procps,openvswitch-switch,linux-image-cloud-amd64"
 )
 
 

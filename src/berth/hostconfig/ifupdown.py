@@ -87,7 +87,7 @@ class _Move:
         self._uplink = uplink
         self._bridge_utils = bridge_utils
         self.first: Stanza | None = None  # the bridge's, with the lines that make it
-        self._own: list[str] = []  # options that are the NIC's
+        self._own: list[str] = []  # options that are the NIC's: only with some it has to be brought up by itself
         self._manual: Stanza | None = None  # the stanza that the NIC has for them already
 
     def turn(self, parsed: Interfaces) -> None:
@@ -121,13 +121,14 @@ class _Move:
         """Say how the bridge is made and that it is brought up at boot; give the NIC a stanza of its own."""
         assert self.first is not None
         self.first.put_first(*self._bridge())
+        if self._manual is not None:
+            self._manual.add(*self._own)
+            self._own = [line.text.strip() for line in self._manual.body if line.words]
         automatic = {name for parsed in loaded for each in parsed.stanzas for name in self._rename(each)}
         above = []
         if self._manual is None:
             # Without one NetworkManager, where it is installed too, would take the NIC for its own.
             above.append(made(f"iface {self._uplink.nic} inet manual", *self._own))
-        else:
-            self._manual.add(*self._own)
         missing = ([self._uplink.nic] if self._own else []) + [self._uplink.bridge]
         if missing := [each for each in missing if each not in automatic]:
             above.insert(0, made(f"auto {' '.join(missing)}"))
@@ -249,29 +250,35 @@ def _main(loaded: list[Interfaces]) -> Interfaces:
 def _stanzas(uplink: Uplink) -> Iterator[tuple[str, ...]]:
     """The bridge's stanzas for what the uplink says: one for each address, as ifupdown wants it."""
     written = [*_family(uplink, "inet", uplink.ipv4), *_family(uplink, "inet6", uplink.ipv6)]
-    common = [f"dns-nameservers {' '.join(map(str, uplink.dns))}"] if uplink.dns else []
-    common += [f"dns-search {' '.join(uplink.search)}"] if uplink.search else []
-    common += [f"up {_route(each, uplink.bridge)}" for each in uplink.routes]
-    head, *options = written[0] if written else (f"iface {uplink.bridge} inet manual",)
-    yield (head, *options, *_mtu(head, uplink), *common)
-    yield from written[1:]
+    written = written or [[f"iface {uplink.bridge} inet manual"]]
+    if uplink.mtu:
+        written[0].append(_mtu(written[0][0], uplink))
+    if uplink.dns:
+        written[0].append(f"dns-nameservers {' '.join(map(str, uplink.dns))}")
+    if uplink.search:
+        written[0].append(f"dns-search {' '.join(uplink.search)}")
+    for route in uplink.routes:
+        family = " inet6 " if route.dst.version == 6 else " inet "
+        # The last of its family: all the addresses that its router may be reached by are there then.
+        stanza = next((each for each in reversed(written) if family in each[0]), written[-1])
+        stanza.append(f"up {_route(route, uplink.bridge)}")
+    yield from map(tuple, written)
 
 
-def _mtu(head: str, uplink: Uplink) -> list[str]:
+def _mtu(head: str, uplink: Uplink) -> str:
     """The bridge's MTU: an option that not every method has."""
-    if not uplink.mtu:
-        return []
-    return [f"mtu {uplink.mtu}" if "dhcp" not in head else f"pre-up ip link set dev {uplink.bridge} mtu {uplink.mtu}"]
+    has_option = head.endswith((" static", " manual"))
+    return f"mtu {uplink.mtu}" if has_option else f"up ip link set dev {uplink.bridge} mtu {uplink.mtu}"
 
 
-def _family(uplink: Uplink, family: str, addressing: Addressing) -> Iterator[tuple[str, ...]]:
+def _family(uplink: Uplink, family: str, addressing: Addressing) -> Iterator[list[str]]:
     if addressing.method == "auto":
-        yield (f"iface {uplink.bridge} {family} {'dhcp' if family == 'inet' else 'auto'}",)
+        yield [f"iface {uplink.bridge} {family} {'dhcp' if family == 'inet' else 'auto'}"]
     for number, address in enumerate(addressing.addresses):
         options = [f"address {address}"]
         if number == 0 and addressing.gateway is not None:
             options.append(f"gateway {addressing.gateway}")
-        yield (f"iface {uplink.bridge} {family} static", *options)
+        yield [f"iface {uplink.bridge} {family} static", *options]
 
 
 def _route(route: UplinkRoute, bridge: str) -> str:

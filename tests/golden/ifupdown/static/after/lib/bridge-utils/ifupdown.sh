@@ -1,0 +1,1 @@
+# The package bridge-utils is installed.

@@ -8,13 +8,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from berth.drivers import DRIVERS, choose
+from berth.engine.change import Parts as UplinkParts
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
+from berth.engine.persistence import Persister
+from berth.engine.uplink import Uplinks
 from berth.errors import Invalid
+from berth.hostconfig.systems import KEPT_AWAY, RENDERERS, keep_away
+from berth.kernel.guard import ProcessGuard
 from berth.kernel.linux import LinuxKernel
+from berth.kernel.uplink import LinuxUplink
 from berth.seams import Api, Kernel
 from berth.store.sqlite import SqliteStore
+from berth.store.uplinks import UplinkRecords
 
 
 def state_directory() -> Path:
@@ -74,3 +81,29 @@ def _store_path(url: str | None) -> Path:
     if kind != "sqlite" or not rest:
         raise Invalid(f"store {url} is not supported: use sqlite:/path/to/berth.db, or leave it out")
     return Path(rest)
+
+
+def host_root() -> Path | None:
+    """Where the files of this host's configuration are: $BERTH_ROOT, else /; None in a network namespace of another.
+
+    What /etc says is about the machine's first namespace, not about one that somebody made.
+    """
+    if os.environ.get("BERTH_ROOT"):
+        return Path(os.environ["BERTH_ROOT"]).absolute()
+    try:
+        first = os.stat("/proc/1/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+    except OSError:
+        return None
+    return Path("/") if first else None
+
+
+def uplink_records() -> UplinkRecords:
+    """What is remembered of uplinks."""
+    return UplinkRecords(state_directory() / "uplinks")
+
+
+def uplinks() -> Uplinks:
+    """The verbs of uplinks, always in this process: they change what a daemon is reached by."""
+    root = host_root()
+    parts = UplinkParts(LinuxKernel(), LinuxUplink(root), uplink_records())
+    return Uplinks(parts, ProcessGuard(state_directory(), root), Persister(RENDERERS, keep_away, KEPT_AWAY))

@@ -51,20 +51,16 @@ def _of_a_manager(argv: Sequence[str]) -> bool:
 
 def hand_over(clients: Sequence[Client], source: str, target: str) -> None:
     """End what serves `source` and start the same for `target`. Raises `Refused`."""
-    for old in running(source):
+    for old in (*running(source), *running(target)):
         _end(old.pid)
     for client in clients:
-        argv = [_renamed(word, source, target) for word in client.argv]
+        argv = client.serving(source, target).argv
         for path in _LEASES.get(client.program, ()):
             _copy(path.format(source), path.format(target), source, target)
         for word, new in zip(client.argv, argv, strict=True):
             if word != new and word.startswith("/"):
                 _copy(word, new, source, target)
         _start(argv)
-
-
-def _renamed(word: str, source: str, target: str) -> str:
-    return word.replace(source, target) if word == source or word.startswith("/") else word
 
 
 def _copy(old: str, new: str, source: str, target: str) -> None:

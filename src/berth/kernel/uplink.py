@@ -99,6 +99,10 @@ class LinuxUplink:
                 time.sleep(_POLL)
         return True
 
+    def configured(self) -> bool:
+        """Whether the host has files of its own."""
+        return self.root is not None
+
     def files(self, globs: Sequence[str]) -> dict[str, File]:
         """The files of the host's configuration, by path below the root. Raises `Invalid`, `Denied`, `Refused`."""
         if self.root is None:
@@ -218,7 +222,7 @@ def _unmovable(nl: Netlink, dev: str) -> Iterator[str]:
     routes = [noun for noun in moved.read(nl) if isinstance(noun, MovedRoute) and dev in noun.links]
     for key, count in Counter(route.key for route in routes).items():
         if count > 1:
-            yield f"{count} routes to {key[3]} through {dev} have metric {key[6]}: only one can be moved, delete the others"
+            yield f"{count} routes to {key[3]} through {dev} have metric {key[6]}: delete all but one"
 
 
 def _session(load: frozenset[Moved]) -> str:

@@ -13,6 +13,7 @@ import msgspec
 
 from berth import durable
 from berth.errors import Denied, Refused, Taken
+from berth.state import TextFile
 from berth.uplink.record import Record
 
 _POLL = 0.05  # seconds
@@ -42,6 +43,10 @@ class UplinkRecords:
     def all(self) -> list[Record]:
         """The records of all NICs."""
         return [self.load(path.stem) for path in sorted(self.directory.glob("*.json"))]
+
+    def keep(self, file: TextFile) -> None:
+        """Keep a copy of a file that is about to be replaced, below `kept/`."""
+        durable.write(self.directory / "kept" / file.path.lstrip("/"), file.text, 0o600)
 
     @contextmanager
     def held(self, within: float = 0) -> Iterator[None]:

@@ -40,7 +40,7 @@ def carry(obj: Obj, source: str, target: str) -> Obj:
         case MovedRoute():
             hops = tuple(replace(hop, dev=target) if hop.dev == source else hop for hop in obj.hops)
             dev = target if obj.dev == source else obj.dev
-            return replace(obj, dev=dev, hops=hops) if obj.protocol != RA else learnt(replace(obj, dev=dev))
+            return replace(obj, dev=dev, hops=hops)
         case MovedRule():
             iif, oif = (target if name == source else name for name in (obj.iif, obj.oif))
             return replace(obj, iif=iif, oif=oif)
@@ -50,18 +50,14 @@ def carry(obj: Obj, source: str, target: str) -> Obj:
             return obj
 
 
-def learnt(route: MovedRoute) -> MovedRoute:
-    """What stands in for a route that a router has advertised, until the kernel learns it anew on the other link.
+def reachable(state: State) -> State:
+    """The state with stand-ins for the routes that routers have advertised, until the kernel learns them anew.
 
     The kernel takes one that a program made for a stranger's, and before Linux 6.8 ends both when the router speaks
-    again: so it gives way, by a metric one higher, and goes when its time is up.
+    again: so a stand-in gives way, by a metric one higher, and goes when its time is up.
     """
-    return replace(route, metric=route.metric + 1, attributes=())
-
-
-def stands_in(obj: Obj) -> bool:
-    """Whether this is such a stand-in, once the real one is there too."""
-    return isinstance(obj, MovedRoute) and obj.protocol == RA
+    learnt = {obj for obj in state if isinstance(obj, MovedRoute) and obj.protocol == RA}
+    return (state - learnt) | {replace(obj, metric=obj.metric + 1, attributes=()) for obj in learnt}
 
 
 def rename(setting: Sysctl, source: str, target: str) -> Sysctl:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from berth.state import NOTHING, State
+from berth.state import NOTHING, State, Sysctl
 
 
 class Client(msgspec.Struct, frozen=True):
@@ -12,6 +12,11 @@ class Client(msgspec.Struct, frozen=True):
 
     program: str
     argv: tuple[str, ...]
+
+    def serving(self, source: str, target: str) -> Client:
+        """The same for another link, also in the names of its files."""
+        argv = (word.replace(source, target) if word == source or word.startswith("/") else word for word in self.argv)
+        return Client(self.program, (self.argv[0], *tuple(argv)[1:]))
 
 
 class Adopted(msgspec.Struct, frozen=True):
@@ -22,11 +27,11 @@ class Adopted(msgspec.Struct, frozen=True):
     switch: str = "bridge"  # bridge | ovs
     system: str = "none"  # who keeps it over a reboot
     address_mode: int = 0  # the NIC's own
-    settings: State = NOTHING  # the NIC's own
+    settings: frozenset[Sysctl] = frozenset()  # the NIC's own
     originals: State = NOTHING  # the files as they were
     written: State = NOTHING  # the files as Berth wrote them
-    paths: tuple[str, ...] = ()  # of all files that were written or removed
-    reload: tuple[tuple[str, ...], ...] = ()  # how the system is told
+    reload: tuple[tuple[str, ...], ...] = ()  # how the system was told of them
+    reload_back: tuple[tuple[str, ...], ...] = ()  # and is told of the old ones
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -34,7 +39,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
 
     id: str
     verb: str  # adopt | release
-    bridge: str
+    source: str  # the link that carries the host's addresses before
+    target: str  # the one that does after
     phase: str  # changing | waiting (for the operator) | finishing
     pid: int  # who is at work
     boot: str  # in which boot
@@ -42,7 +48,11 @@ class Checkpoint(msgspec.Struct, frozen=True):
     limit: float  # the same clock: when it is taken back at the latest
     before: State
     after: State
-    clients: tuple[Client, ...] = ()
+    gateways: tuple[str, ...] = ()  # those that answered before
+    clients: tuple[Client, ...] = ()  # that lease the source's address
+    reload: tuple[tuple[str, ...], ...] = ()  # how the system is told of the new files
+    reload_back: tuple[tuple[str, ...], ...] = ()  # and of the old ones
+    within: int = 0  # seconds that the operator has to confirm it; 0: need not
     adopted: Adopted | None = None  # what is recorded when it succeeds
 
 

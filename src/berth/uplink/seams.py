@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from berth.hostconfig import File
+from berth.state import TextFile
 from berth.uplink.facts import Facts
 from berth.uplink.record import Client, Record
 
@@ -28,6 +29,10 @@ class HostSide(Protocol):
 
     def solicit(self, dev: str) -> None:
         """Ask the routers of a link to advertise themselves."""
+        ...
+
+    def configured(self) -> bool:
+        """Whether the host has files of its own: not a bare network namespace."""
         ...
 
     def files(self, globs: Sequence[str]) -> dict[str, File]:
@@ -69,6 +74,7 @@ class Records(Protocol):
     def load(self, nic: str) -> Record: ...
     def save(self, record: Record) -> None: ...
     def all(self) -> list[Record]: ...
+    def keep(self, file: TextFile) -> None: ...
     def held(self, within: float = 0) -> AbstractContextManager[None]: ...
 
 

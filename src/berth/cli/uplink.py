@@ -1,0 +1,256 @@
+"""`berth uplink`: a NIC of the host's joins a bridge, and leaves it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import click
+
+from berth import spec, wire
+from berth.cli.output import json_option, print_json, table
+from berth.engine.proposal import Proposal, Status
+from berth.moved import TextFile
+from berth.plan import Del, Op
+from berth.state import Obj
+
+SYSTEMS = ("auto", "none", "ifcfg", "networkmanager", "networkd", "netplan", "ifupdown")
+
+_Function = Callable[..., None]
+
+
+@click.group()
+def uplink() -> None:
+    """Make a NIC of the host's a port of a bridge, without losing the host.
+
+    \b
+    See what would change and what may go wrong:    berth uplink plan eth0
+    Do it; back by itself after 60 s without word:  berth uplink adopt eth0 --confirm-within 60
+    Logged in again? Then keep it:                  berth uplink confirm eth0
+    Undo it:                                        berth uplink release eth0
+    """
+
+
+def _how(function: _Function) -> _Function:
+    """The options of `plan` and `adopt`."""
+    for option in (
+        click.option("--bridge", default="br0", show_default=True, help="The new bridge's name."),
+        click.option(
+            "--persist",
+            type=click.Choice(SYSTEMS),
+            default="auto",
+            show_default=True,
+            help="The system whose files keep it over a reboot.",
+        ),
+        click.option(
+            "--switch",
+            type=click.Choice(["bridge", "ovs"]),
+            default="bridge",
+            show_default=True,
+            help="The kernel's bridge, or Open vSwitch.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+confirm_option = click.option(
+    "--confirm-within",
+    metavar="SECONDS",
+    type=click.IntRange(1, 3600),
+    default=None,
+    help="Put everything back unless `berth uplink confirm` comes within this time.",
+)
+
+
+@uplink.command()
+@click.argument("nic")
+@_how
+@json_option
+def plan(nic: str, bridge: str, persist: str, switch: str, as_json: bool) -> None:
+    """Show what `adopt` would change, and what may go wrong. Changes nothing."""
+    proposal = wire.uplinks().plan(spec.link_name(nic), spec.link_name(bridge), persist=persist, switch=switch)
+    _show(proposal, as_json=as_json)
+
+
+@uplink.command()
+@click.argument("nic")
+@_how
+@confirm_option
+@click.option("--dry-run", is_flag=True, help="As `plan`.")
+@json_option
+def adopt(
+    nic: str, bridge: str, persist: str, switch: str, confirm_within: int | None, dry_run: bool, as_json: bool
+) -> None:
+    """Make NIC a port of a new bridge, which takes its MAC, its addresses and its routes.
+
+    The gateway must answer afterwards, or everything is put back; also when this command is ended or its terminal
+    hangs up.
+    """
+    uplinks = wire.uplinks()
+    if dry_run:
+        _show(
+            uplinks.plan(spec.link_name(nic), spec.link_name(bridge), persist=persist, switch=switch), as_json=as_json
+        )
+        return
+    proposal = uplinks.adopt(
+        spec.link_name(nic),
+        spec.link_name(bridge),
+        confirm_within=confirm_within or 0,
+        persist=persist,
+        switch=switch,
+        waiting=_waiting(nic),
+    )
+    _done(proposal, "adopted", as_json=as_json)
+
+
+@uplink.command()
+@click.argument("nic")
+@confirm_option
+@click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
+@json_option
+def release(nic: str, confirm_within: int | None, dry_run: bool, as_json: bool) -> None:
+    """Undo `adopt`: the NIC carries again what the bridge carries now, and the files are as they were."""
+    uplinks = wire.uplinks()
+    if dry_run:
+        _show(uplinks.plan_release(spec.link_name(nic)), as_json=as_json)
+        return
+    proposal = uplinks.release(spec.link_name(nic), confirm_within=confirm_within or 0, waiting=_waiting(nic))
+    _done(proposal, "released", as_json=as_json)
+
+
+@uplink.command()
+@click.argument("nic")
+@json_option
+def confirm(nic: str, as_json: bool) -> None:
+    """Keep the change that waits for it."""
+    record = wire.uplinks().confirm(spec.link_name(nic))
+    bridge = record.adopted.bridge if record.adopted else ""
+    if as_json:
+        print_json({"nic": nic, "bridge": bridge, "adopted": bool(bridge)})
+    else:
+        print(f"kept: {nic} is a port of {bridge}" if bridge else f"kept: {nic} is by itself again")
+
+
+@uplink.command()
+@json_option
+def recover(as_json: bool) -> None:
+    """Put back what an interrupted change has left; the guard does that by itself."""
+    reports = wire.uplinks().recover()
+    if as_json:
+        print_json({nic: report.reason for nic, report in reports.items()})
+        return
+    for nic, report in reports.items():
+        print(f"{report.verb} of {nic} was taken back: {report.reason}")
+    if not reports:
+        print("nothing to put back")
+
+
+@uplink.command()
+@click.argument("nic", required=False)
+@json_option
+def status(nic: str | None, as_json: bool) -> None:
+    """Show how a NIC stands, or all that Berth has adopted."""
+    every = wire.uplinks().status(spec.link_name(nic) if nic else None)
+    if as_json:
+        print_json([_status(one) for one in every])
+        return
+    rows = [(one.record.nic, *_words(one)) for one in every]
+    table(("NIC", "BRIDGE", "SINCE", "KEPT BY", "STATE"), rows)
+    for one in every:
+        if one.record.report:
+            report = one.record.report
+            print(f"{one.record.nic}: {report.verb} was taken back at {report.when}: {report.reason}")
+
+
+# --- showing --------------------------------------------------------------------------------------------
+
+
+def _words(one: Status) -> tuple[str, str, str, str]:
+    adopted, cp = one.record.adopted, one.record.checkpoint
+    state = "adopted" if one.in_effect else "not in effect" if adopted else "by itself"
+    if cp is not None:
+        state = (
+            f"{cp.verb}: {one.seconds_left} s left to confirm" if cp.phase == "waiting" else f"{cp.verb}: {cp.phase}"
+        )
+    shown = adopted or (cp.adopted if cp else None)
+    return (shown.bridge, shown.since, shown.system, state) if shown else ("-", "-", "-", state)
+
+
+def _status(one: Status) -> dict[str, Any]:
+    record = one.record
+    bridge, since, system, state = _words(one)
+    return {
+        "nic": record.nic,
+        "adopted": record.adopted is not None,
+        "bridge": bridge if bridge != "-" else None,
+        "since": since if since != "-" else None,
+        "persist": system if system != "-" else None,
+        "state": state,
+        "in_effect": one.in_effect,
+        "pending": record.checkpoint.verb if record.checkpoint else None,
+        "seconds_left": one.seconds_left or None,
+        "report": record.report.reason if record.report else None,
+    }
+
+
+def _show(proposal: Proposal, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_proposal(proposal))
+        return
+    every = proposal.plan.ops
+    _section("risks", [str(risk) for risk in proposal.risks])
+    _section("links, addresses, routes", _lines(op for op in every if not _is_file(op)))
+    _section("files", _lines(op for op in every if _is_file(op)))
+    _section("then", [" ".join(argv) for argv in proposal.persistence.reload])
+    _section("note", list(proposal.persistence.notes))
+
+
+def _proposal(proposal: Proposal) -> dict[str, Any]:
+    return {
+        "nic": proposal.facts.nic.name,
+        "bridge": proposal.bridge,
+        "persist": proposal.persistence.system,
+        "risks": [{"name": r.name, "message": r.message, "blocks": r.blocks} for r in proposal.risks],
+        "plan": [{"op": str(op)[0], "command": str(op)[2:]} for op in proposal.plan.ops],
+        "files": [_subject(op).key[2] for op in proposal.plan.ops if _is_file(op)],
+        "reload": [list(argv) for argv in proposal.persistence.reload],
+        "notes": list(proposal.persistence.notes),
+    }
+
+
+def _subject(op: Op) -> Obj:
+    return op.old if isinstance(op, Del) else op.new
+
+
+def _is_file(op: Op) -> bool:
+    return isinstance(_subject(op), TextFile)
+
+
+def _lines(ops: Iterable[Op]) -> list[str]:
+    return [str(op) for op in ops]
+
+
+def _section(title: str, lines: list[str]) -> None:
+    if lines:
+        print(f"{title}:")
+        for line in lines:
+            print(f"  {line}")
+
+
+def _done(proposal: Proposal, what: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(_proposal(proposal) | {"done": what})
+        return
+    nic, bridge = proposal.facts.nic.name, proposal.bridge
+    print(f"{nic} is a port of {bridge}" if what == "adopted" else f"{nic} is by itself again; {bridge} is gone")
+    for note in proposal.persistence.notes:
+        print(note)
+
+
+def _waiting(nic: str) -> Callable[[int], None]:
+    def say(seconds: int) -> None:
+        print(f"berth: done; keep it within {seconds} s with `berth uplink confirm {nic}`", file=sys.stderr, flush=True)
+
+    return say

@@ -1,0 +1,90 @@
+"""What a change of an uplink would do, before it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from berth.hostconfig import Edits
+from berth.plan import Plan, diff
+from berth.state import State, TextFile
+from berth.uplink.decide import carry, on_bridge, on_nic
+from berth.uplink.facts import Facts
+from berth.uplink.record import Adopted, Record
+from berth.uplink.risks import Risk
+from berth.uplink.seams import HostSide
+
+Commands = tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """How a change is kept over a reboot."""
+
+    system: str = "none"  # a renderer's name
+    edits: Edits | None = None
+    reload: Commands = ()  # how the running system is told
+    reload_back: Commands = ()  # and told that all is as before
+    notes: tuple[str, ...] = ()
+
+
+#: How an adopted NIC is kept: (facts, bridge, switch, what `--persist` says, host). Raises `Invalid`.
+Persist = Callable[[Facts, str, str, str, HostSide], Persistence]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a change would do."""
+
+    facts: Facts
+    bridge: str
+    before: State
+    after: State
+    persistence: Persistence
+    risks: tuple[Risk, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The change, as operations."""
+        return diff(self.after, self.before)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How an uplink stands."""
+
+    record: Record
+    in_effect: bool  # the NIC is a port of the bridge now
+    seconds_left: int = 0  # to confirm the change that waits
+
+
+def adopting(
+    facts: Facts,
+    bridge: str,
+    persistence: Persistence,
+    there: State,
+    path: Callable[[str], str],
+    risks: tuple[Risk, ...],
+) -> Proposal:
+    """The change by which a NIC becomes a port. `there`: the files that are to be written, as they are now."""
+    edits = (persistence.edits or {}).items()
+    texts = {TextFile(path(name), file.text, file.mode) for name, file in edits if file is not None}
+    before = on_nic(facts.nic, facts.carried, facts.settings) | there
+    after = on_bridge(facts.nic, bridge, facts.carried, facts.settings) | texts
+    return Proposal(facts, bridge, before, after, persistence, risks)
+
+
+def releasing(facts: Facts, adopted: Adopted, there: State, *, in_effect: bool) -> Proposal:
+    """The change by which the NIC carries again what its bridge carries now.
+
+    `there`: the files that were written, as they are now. Without effect (after a reboot that nothing was written
+    for) only they are put back.
+    """
+    persistence = Persistence(adopted.system, reload=adopted.reload_back, reload_back=adopted.reload)
+    if not in_effect:
+        return Proposal(facts, adopted.bridge, there, adopted.originals, persistence)
+    nic = replace(facts.nic, master="", address_mode=adopted.address_mode)
+    carried = [carry(obj, adopted.bridge, nic.name) for obj in facts.carried]
+    before = on_bridge(nic, adopted.bridge, carried, adopted.settings) | there
+    after = on_nic(nic, carried, adopted.settings) | adopted.originals
+    return Proposal(facts, adopted.bridge, before, after, persistence)

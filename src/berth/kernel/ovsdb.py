@@ -1,0 +1,115 @@
+"""A client of Open vSwitch's database: JSON-RPC over its Unix socket (RFC 7047).
+
+with Database.connect() as db:
+    (found,) = db.transact([{"op": "select", "table": "Bridge", "where": [], "columns": ["name"]}])
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import msgspec
+
+from berth.errors import Denied, Refused, Unsupported
+
+Json: TypeAlias = dict[str, Any]
+
+_DATABASE = "Open_vSwitch"
+_PATIENCE = 20.0  # seconds for an answer; a transaction that waits sets a shorter limit of its own
+_START = "start it (`systemctl start openvswitch-switch`)"
+
+
+def path() -> Path:
+    """The database's socket, where ovs-vsctl looks for it too."""
+    return Path(os.environ.get("OVS_RUNDIR") or "/run/openvswitch", "db.sock")
+
+
+class Database:
+    """A conversation with ovsdb-server."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+        self._next = 0
+        self._text = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
+
+    @classmethod
+    def find(cls) -> Database | None:
+        """A conversation, or None where no Open vSwitch runs. Raises `Denied`."""
+        if not os.path.exists(path()):
+            return None
+        connecting = socket.socket(socket.AF_UNIX)
+        connecting.settimeout(_PATIENCE)
+        try:
+            connecting.connect(str(path()))
+        except (FileNotFoundError, ConnectionRefusedError):
+            connecting.close()
+            return None
+        except OSError as error:
+            connecting.close()
+            raise Denied(f"cannot ask Open vSwitch at {path()} ({error.strerror}): run as root") from None
+        return cls(connecting)
+
+    @classmethod
+    def connect(cls) -> Database:
+        """A conversation. Raises `Unsupported` where no Open vSwitch runs."""
+        found = cls.find()
+        if found is None:
+            raise Unsupported(f"Open vSwitch is not running (nobody listens at {path()}): {_START}")
+        return found
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def transact(self, operations: Sequence[Json]) -> list[Any]:
+        """Carry out operations as one: the result of each, the first that failed as an object with `error`."""
+        return list(self._call("transact", _DATABASE, *operations))
+
+    def require_switch(self) -> None:
+        """Raise `Unsupported` unless ovs-vswitchd, which carries out what the database says, is at work."""
+        if not self.switch_runs():
+            raise Unsupported(f"ovs-vswitchd is not running, only Open vSwitch's database is: {_START}")
+
+    def switch_runs(self) -> bool:
+        """Whether ovs-vswitchd is at work: it holds a lock, which nobody else would be refused."""
+        free = bool(self._call("lock", "ovs_vswitchd")["locked"])
+        self._call("unlock", "ovs_vswitchd")
+        return not free
+
+    def _call(self, method: str, *params: Any) -> Any:
+        self._next += 1
+        try:
+            self._socket.sendall(msgspec.json.encode({"method": method, "params": params, "id": self._next}))
+            while (answer := self._message()).get("id") != self._next or "method" in answer:
+                continue  # a notice about the lock
+        except OSError as error:
+            raise Refused(f"Open vSwitch's database did not answer `{method}`: {error.strerror or error}") from None
+        if answer.get("error") is not None:
+            raise Refused(f"Open vSwitch's database refused `{method}`: {answer['error']}")
+        return answer["result"]
+
+    def _message(self) -> Json:
+        """The next message. Nothing but its own syntax says where one ends."""
+        while True:
+            try:
+                message, end = json.JSONDecoder().raw_decode(self._text)
+            except json.JSONDecodeError:
+                chunk = self._socket.recv(1 << 20)
+                if not chunk:
+                    raise OSError("it hung up") from None
+                self._text += self._decoder.decode(chunk)
+            else:
+                self._text = self._text[end:].lstrip()
+                return dict(message)

@@ -56,7 +56,7 @@ def test_a_moved_key_takes_the_comments_above_it_along() -> None:
 def test_a_moved_section_takes_the_comments_right_above_it_along() -> None:
     ini = Ini.parse("f", FILE, continued=True)
     (match,) = ini.take("Match")
-    assert match.head == ["# the link", "[Match]"]
+    assert match.head == ["", "# the link", "[Match]"]
     assert ini.text().startswith("# the file's own\n\n[Network]\n")
 
 

@@ -49,6 +49,13 @@ class Section:
         """A section written by us."""
         return cls(name, ["", f"[{name}]"], [Entry.new(key, value) for key, value in pairs])
 
+    def apart(self) -> Self:
+        """Itself, set off from whatever comes before it, and with no blank lines after its last key."""
+        if self.head[0].strip():
+            self.head.insert(0, "")
+        _trim(self.tail)
+        return self
+
     def values(self, key: str) -> list[str]:
         """All values of a key, in order."""
         return [each.value for each in self.entries if each.key == key]
@@ -167,10 +174,13 @@ class Ini:
         return next(iter(reversed(self.values(name, key))), None)
 
     def take(self, *names: str) -> list[Section]:
-        """Remove all sections of these names and return them."""
+        """Remove all sections of these names and return them, each set off by a blank line."""
         taken = [each for each in self.sections if each.name in names]
+        if taken and taken[-1] is self.sections[-1]:
+            self.sections = [each for each in self.sections if each.name not in names]
+            _trim(self.sections[-1].tail if self.sections else self.first)
         self.sections = [each for each in self.sections if each.name not in names]
-        return taken
+        return [each.apart() for each in taken]
 
     def copy(self, path: str) -> Ini:
         """The same content as another file."""
@@ -183,6 +193,12 @@ def _above(entry: Entry) -> list[str]:
     """The comments and blank lines above an assignment."""
     own = next((index for index, line in enumerate(entry.lines) if line.strip() and not _is_comment(line)), 0)
     return entry.lines[:own]
+
+
+def _trim(lines: list[str]) -> None:
+    """Remove the blank lines at the end."""
+    while lines and not lines[-1].strip():
+        lines.pop()
 
 
 def _is_comment(line: str) -> bool:

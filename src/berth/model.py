@@ -101,6 +101,8 @@ class Network:
     bypass_asked: bool = False  # the operator said so, or said not
     bridge_mac: str = ""  # flat: of the LAN's bridge
     bridge_mtu: int = 0  # flat: of the LAN's bridge, which follows the smallest of its ports'
+    switch: str = "bridge"  # flat: what the LAN's bridge is one of: bridge (the kernel's) | ovs (Open vSwitch's)
+    userspace: bool = False  # flat: the switch is outside the kernel, and takes no packet without its checksum
     nics: tuple[str, ...] = ()  # flat: the ports through which the bridge reaches the LAN
     ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
     routes: tuple[StaticRoute, ...] = ()  # that every endpoint gets
@@ -236,13 +238,14 @@ class HostLink:
     """What a driver may know of one of the host's links."""
 
     name: str
-    kind: str  # bridge, veth, … ; "" for hardware
+    kind: str  # bridge, ovs, veth, … ; "" for hardware
     mtu: int
     up: bool
     master: str = ""
     alias: str = ""
     addresses: tuple[Interface, ...] = ()
     mac: str = ""
+    userspace: bool = False  # of a bridge of kind "ovs": ovs-vswitchd itself passes its frames on
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,7 @@ MESSAGES: list[tuple[int, Callable[[], Message | list[Message]]]] = [
     (16, lambda: rtnl.change_bridge(BRIDGE)),
     (16, lambda: rtnl.add_veth(NL, CABLE, None)),
     (16, lambda: rtnl.add_veth(NL, CABLE, 5)),
-    (16, lambda: rtnl.change_veth_outer(NL, CABLE)),
+    (16, lambda: rtnl.change_veth_outer(NL, CABLE, plug=True)),
     (16, lambda: rtnl.change_veth_inner(CABLE)),
     (16, lambda: rtnl.retire_outer("bv0")),
     (16, lambda: rtnl.retire_inner(LO, "bv0")),

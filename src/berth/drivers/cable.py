@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from berth.model import Endpoint, Network, Placement
+from berth.ovs import OvsPort, TxChecksums
 from berth.state import HOST, MARK, Addr, LinkUp, Obj, Route, State, Sysctl, Veth
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
@@ -10,15 +11,20 @@ _METRIC = {4: 0, 6: 1024}  # the kernel's own, spelled out
 
 
 def cable(net: Network, ep: Endpoint) -> State:
-    """The veth pair and what is set inside the sandbox."""
+    """The veth pair, its place in the switch, and what is set inside the sandbox."""
     full = ep.placement is Placement.FULL
     ns = ep.sandbox.path if full else HOST
     outer_mtu = net.bridge_mtu or net.mtu
     inner_mtu = net.mtu if net.mtu != outer_mtu else 0
-    veth = Veth(ep.link, net.bridge, outer_mtu, MARK + ep.id, ns, ep.ifname, ep.mac, inner_mtu)
+    mark, ovs = MARK + ep.id, net.switch == "ovs"
+    plug: set[Obj] = {Veth(ep.link, "" if ovs else net.bridge, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu)}
+    if ovs:
+        plug.add(OvsPort(net.bridge, ep.link, mark))
+    if net.userspace:
+        plug.add(TxChecksums(ns, ep.ifname))
     if not full:
-        return frozenset({veth})
-    objects: set[Obj] = {veth, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
+        return frozenset(plug)
+    objects: set[Obj] = {*plug, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
     objects |= {Addr(ns, ep.ifname, str(address)) for address in ep.addresses}
     for version in ep.default_route:
         gateway = next(p.gateway for p in net.pools if p.subnet.version == version and p.gateway is not None)

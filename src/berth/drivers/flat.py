@@ -12,11 +12,13 @@ from typing import ClassVar
 from berth import ipam
 from berth.drivers.cable import cable
 from berth.drivers.pools import mtu, refuse_overlap_with_networks, routes
-from berth.errors import Invalid, NotFound, Taken
+from berth.errors import Invalid, NotFound, Taken, Unsupported
 from berth.firewall import bypass
 from berth.model import Address, Endpoint, Host, HostLink, Ipam, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
 from berth.state import MARK, NOTHING, State
+
+_SWITCHES = ("bridge", "ovs")
 
 
 class FlatDriver:
@@ -42,10 +44,12 @@ class FlatDriver:
             internal=asked.internal,
             ipv6=any(pool.subnet.version == 6 for pool in pools),
             masquerade=False,
-            bypass=_bypass(asked, host),
+            bypass=_bypass(asked, bridge, host),
             bypass_asked=asked.setting("bypass") in ("always", "never"),
             bridge_mac=bridge.mac,
             bridge_mtu=bridge.mtu,
+            switch=bridge.kind,
+            userspace=bridge.userspace,
             nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not port.alias.startswith(MARK))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             routes=routes(asked, pools),
@@ -63,14 +67,21 @@ class FlatDriver:
         return cable(net, ep) | (bypass.for_endpoint(net, ep) if net.bypass else NOTHING)
 
 
-def _bypass(asked: NetworkSpec, host: Host) -> bool:
+def _bypass(asked: NetworkSpec, bridge: HostLink, host: Host) -> bool:
     choice = asked.setting("bypass")
+    if bridge.kind == "ovs":
+        if choice == "always":
+            raise Invalid(
+                f"bypass=always is for bridges of the kernel's: no FORWARD chain sees what crosses {bridge.name},"
+                " which is Open vSwitch's; leave it out"
+            )
+        return False
     return bool(host.obstacles) if choice in (None, "auto") else choice == "always"
 
 
 def carries_lan(link: HostLink | None) -> bool:
     """Whether a link is a bridge of the operator's with an address of a LAN on it."""
-    if link is None or link.kind != "bridge" or link.alias.startswith(MARK):
+    if link is None or link.kind not in _SWITCHES or link.alias.startswith(MARK):
         return False
     return any(not address.is_link_local for address in link.addresses)
 
@@ -84,7 +95,11 @@ def _bridge(asked: NetworkSpec, host: Host) -> HostLink:
     link = host.link(name)
     if link is None:
         raise NotFound(f"no bridge {name} on this host: see `ip link show type bridge`")
-    if link.kind != "bridge":
+    if link.kind == "openvswitch":
+        raise Unsupported(
+            f"{name} is Open vSwitch's, and that is not running: start it (`systemctl start openvswitch-switch`)"
+        )
+    if link.kind not in _SWITCHES:
         raise Invalid(f"{name} is not a bridge: a flat network needs the LAN's NIC to be a port of one")
     if link.alias.startswith(MARK):
         raise Invalid(f"bridge {name} belongs to a NAT network of Berth's: name the bridge that carries the LAN")

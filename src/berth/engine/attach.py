@@ -269,12 +269,12 @@ def _refuse_taken_ports(parts: Parts, tx: Tx, request: AttachRequest) -> None:
 
 def _port_warnings(tx: Tx, net: Network) -> Iterator[str]:
     count = tx.count(net.id) + 1
-    if net.bridge and count >= _WARN_FROM:
+    if net.bridge and net.switch == "bridge" and count >= _WARN_FROM:
         yield f"bridge {net.bridge} has {count} of the {_BRIDGE_PORTS:,} ports that a Linux bridge can take"
 
 
 def _obstacle_warnings(parts: Parts, net: Network) -> Iterator[str]:
-    if net.driver != "flat" or net.bypass:
+    if net.driver != "flat" or net.bypass or net.switch != "bridge":
         return
     remedy = "" if net.bypass_asked else ": `berth reconcile` makes Berth pass its endpoints' frames on before that"
     for obstacle in parts.kernel.obstacles():

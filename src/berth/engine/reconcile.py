@@ -60,7 +60,8 @@ def refresh(parts: Parts) -> Plan:
 def _go_round_obstacles(parts: Parts) -> None:
     """Give flat networks the bypass that they need now and did not need when they were made."""
     with parts.store.read() as tx:
-        without = [n for n in tx.networks() if n.driver == "flat" and not n.bypass and not n.bypass_asked]
+        flat = [net for net in tx.networks() if net.driver == "flat" and net.switch == "bridge"]
+        without = [net for net in flat if not net.bypass and not net.bypass_asked]
     if without and parts.kernel.obstacles():
         with parts.store.write(durable=True) as tx:
             for net in without:

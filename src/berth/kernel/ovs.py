@@ -15,9 +15,12 @@ from berth.kernel.ovsdb import Database, Json
 from berth.model import HostLink
 from berth.ovs import ID, OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Op
-from berth.state import HOST, MARK, UPLINK_MARK, Foreign, Key, Obj
+from berth.state import MARK, UPLINK_MARK, Foreign, Key, Obj
 
 Uuid: TypeAlias = str
+
+#: The link that takes in the frames of all ports, with the kernel's datapath: their master, as the kernel sees it.
+DATAPATH = "ovs-system"
 
 _PATIENCE = 10_000  # milliseconds for ovs-vswitchd, which needs a few
 _KINDS = ("tun", "openvswitch")  # of a bridge's own link: with the userspace datapath, and with the kernel's
@@ -242,7 +245,9 @@ def _change_bridge(transaction: _Transaction, bridge: OvsBridge) -> None:
     where = ["name", "==", bridge.name]
     transaction.do("update", "Bridge", where=[where], row=_columns(bridge))
     for column, key, value in _maps(bridge):
-        transaction.mutate("Bridge", where, (column, "delete", ["set", [key]]), (column, "insert", ["map", [[key, value]]]))
+        transaction.mutate(
+            "Bridge", where, (column, "delete", ["set", [key]]), (column, "insert", ["map", [[key, value]]])
+        )
 
 
 def _add_port(transaction: _Transaction, port: OvsPort, name: str, line: str, *, again: bool = False) -> None:

@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_network
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import moved, nft, passes, rtnl, sysctl
+from berth.kernel import moved, nft, offload, ovs, passes, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -36,7 +36,7 @@ from berth.state import (
 )
 
 _MANY = 16  # links that are asked for one by one; more are picked from a list of all
-_INSIDE = ("sysctl", "up", "addr", "route", "port")  # what is read where it is
+_INSIDE = ("sysctl", "tx-checksums", "up", "addr", "route", "port")  # what is read where it is
 
 
 def read(scope: Scope) -> State:
@@ -57,6 +57,7 @@ def read(scope: Scope) -> State:
             continue
     found |= set(_carried(scope, by_ns[HOST]))
     found |= set(_files(by_ns[HOST]))
+    found |= set(ovs.read(by_ns[HOST], marked=scope.marked))
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
     return frozenset(found)
@@ -98,6 +99,7 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         master = ""
         if link.master:
             master = label.get(link.master) or rtnl.name_of(link.master)
+            master = "" if master == ovs.DATAPATH else master
         return Veth(
             link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac, mtu if mtu != link.mtu else 0
         )
@@ -154,6 +156,8 @@ def _settings(ns: str, keys: Iterable[Key]) -> Iterator[Obj]:
             value = sysctl.read(key[2])
             if value is not None:
                 yield Sysctl(ns, key[2], value)
+        if key[0] == "tx-checksums":
+            yield offload.read(ns, key[2])
 
 
 def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
@@ -258,6 +262,7 @@ def host() -> Host:
                 for link in every
                 if link.group != rtnl.RETIRED
             )
+            links = ovs.with_switches(links)
             return Host(links, tuple(_host_routes(nl, label)), obstacles=obstacles())
         except Refusal as refusal:
             if refusal.errno == errno.EPERM:

@@ -164,10 +164,14 @@ def add_veth(nl: Netlink, veth: Veth, ns_fd: int | None) -> list[Message]:
     return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet)]
 
 
-def change_veth_outer(nl: Netlink, veth: Veth) -> list[Message]:
-    """Give the outer end of a cable its attributes."""
-    master = u32_attr(_IFLA_MASTER, index(nl, veth.master) if veth.master else 0)
-    attributes = u32_attr(_IFLA_MTU, veth.mtu) + master
+def change_veth_outer(nl: Netlink, veth: Veth, *, plug: bool) -> list[Message]:
+    """Give the outer end of a cable its attributes; with `plug`, its place too.
+
+    A port of Open vSwitch's has a master of which the kernel cannot free it.
+    """
+    attributes = u32_attr(_IFLA_MTU, veth.mtu)
+    if plug:
+        attributes += u32_attr(_IFLA_MASTER, index(nl, veth.master) if veth.master else 0)
     return [set_link(veth.name, up=True, attributes=attributes), _alias(veth.name, veth.alias)]
 
 

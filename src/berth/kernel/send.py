@@ -17,10 +17,11 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import moved, nft, passes, rtnl, sysctl
+from berth.kernel import moved, nft, offload, ovs, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan
 from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Noun, Route, Sysctl, Veth
 
@@ -48,7 +49,7 @@ def subject(op: Op) -> Noun:
 def _where(op: Op) -> str:
     """The namespace an operation is sent in."""
     match subject(op):
-        case LinkUp(ns=ns) | Addr(ns=ns) | Route(ns=ns) | Sysctl(ns=ns):
+        case LinkUp(ns=ns) | Addr(ns=ns) | Route(ns=ns) | Sysctl(ns=ns) | TxChecksums(ns=ns):
             return ns
         case _:
             return HOST
@@ -67,6 +68,10 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_files
         case Sysctl():
             return _send_sysctls
+        case TxChecksums():
+            return _send_checksums
+        case OvsBridge() | OvsPort():
+            return ovs.send
         case NftElement() | NftHook():
             return _send_entries
         case NftPass():
@@ -155,8 +160,8 @@ def _encode_cable(nl: Netlink, op: Op, fds: list[int]) -> Iterator[Message]:
             if veth.ns:
                 fds.append(open_ns(veth.ns))
             yield from rtnl.add_veth(nl, veth, fds[-1] if veth.ns else None)
-        case Change(new=Veth() as veth):
-            yield from rtnl.change_veth_outer(nl, veth)
+        case Change(old=Veth() as old, new=Veth() as veth):
+            yield from rtnl.change_veth_outer(nl, veth, plug=old.master != veth.master)
         case Del(old=Veth() as veth):
             yield rtnl.retire_outer(veth.name)
 
@@ -248,6 +253,15 @@ def _set(settings: Sequence[Sysctl]) -> None:
         if error.errno == errno.ENOENT:
             raise Unsupported(f"this kernel has no setting {setting.name}: cannot run `{setting.describe()}`")
         raise explain(error, Add(setting))
+
+
+def _send_checksums(ops: Sequence[Op]) -> None:
+    for op in ops:
+        if isinstance(op, Add | Change) and isinstance(op.new, TxChecksums):
+            try:
+                offload.write(op.new)
+            except OSError as error:
+                raise explain(error, op) from None
 
 
 def _send_entries(ops: Sequence[Op]) -> None:

@@ -11,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from berth.errors import Taken
+from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, diff
 from berth.state import (
     HOST,
@@ -44,6 +45,7 @@ plugs = st.sampled_from(["", "brt0"])
 mtus = st.sampled_from([1400, 1500])
 marks = st.sampled_from(["berth:1", "berth:2"])
 families = st.sampled_from(["inet", "bridge"])
+switches = st.sampled_from(["ovs0", "ovs1"])
 parts = st.sampled_from(["brt0", "brt1"]).map(lambda name: (("ifname", name),))
 
 NOUNS: dict[type, st.SearchStrategy[Obj]] = {
@@ -58,6 +60,9 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     NftElement: st.builds(NftElement, families, st.just("berth"), st.just("s"), parts, st.just(()) | parts),
     NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices),
     NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
+    OvsBridge: st.builds(OvsBridge, switches, macs, st.sampled_from(["", "netdev"]), marks),
+    OvsPort: st.builds(OvsPort, switches, devices, marks),
+    TxChecksums: st.builds(TxChecksums, spaces, devices, st.booleans()),
 }
 objects: st.SearchStrategy[Obj] = st.one_of(*NOUNS.values())
 foreign = objects.map(lambda obj: Foreign(obj.key, f"a thing at {'-'.join(obj.key)}"))
@@ -232,7 +237,8 @@ ELEMENT = NftElement("inet", "berth", "bridges", (("ifname", "brt0"),))
 EXAMPLES: tuple[Obj, ...] = (
     *(BRIDGE, CABLE, ADDRESS, FORWARD, TABLE, ELEMENT),
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
-    NftPass("ip", "brt0", "in"),
+    *(NftPass("ip", "brt0", "in"), TxChecksums(C1, "eth0")),
+    *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
 )
 
 

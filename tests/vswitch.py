@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import hosts
+import trees
 
 Spawn = Callable[..., subprocess.Popen[Any]]
 
@@ -39,6 +40,11 @@ umount --lazy /mnt
 shift
 exec "$@"
 """
+
+
+def patience(seconds: float) -> float:
+    """The time limit of a test, or of the making of the tree where there is none yet: any test may have to."""
+    return seconds if (trees.cache() / "bookworm-net").exists() else 1800
 
 
 class OpenVSwitch:
@@ -87,6 +93,11 @@ class OpenVSwitch:
         _end(self._switch)
         self._switch = None
 
+    def signal_switch(self, number: int) -> None:
+        """Send ovs-vswitchd a signal."""
+        assert self._switch is not None
+        self._switch.send_signal(number)
+
     def stop_database(self) -> None:
         """End ovsdb-server."""
         _end(self._database)
@@ -120,6 +131,7 @@ class OpenVSwitch:
     def command(self, argv: Sequence[str]) -> list[str]:
         """What starts one of Open vSwitch's programs."""
         where = [f"OVS_{name}DIR={self.home}" for name in ("RUN", "LOG", "DB", "SYSCONF")]
+        where.append("PATH=/usr/sbin:/usr/bin:/sbin:/bin")  # else it would find what `shim` made
         return ["unshare", "--mount", "sh", "-ec", _ENTER, "enter", str(hosts.net_tree()), "env", *where, *argv]
 
     def shim(self, directory: Path) -> None:

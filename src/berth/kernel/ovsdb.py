@@ -10,6 +10,7 @@ import codecs
 import json
 import os
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +24,7 @@ Json: TypeAlias = dict[str, Any]
 
 _DATABASE = "Open_vSwitch"
 _PATIENCE = 20.0  # seconds for an answer; a transaction that waits sets a shorter limit of its own
+_STARTING = 1.0  # seconds from the start of ovs-vswitchd until it takes its lock, and more
 _START = "start it (`systemctl start openvswitch-switch`)"
 
 
@@ -79,8 +81,11 @@ class Database:
 
     def require_switch(self) -> None:
         """Raise `Unsupported` unless ovs-vswitchd, which carries out what the database says, is at work."""
-        if not self.switch_runs():
-            raise Unsupported(f"ovs-vswitchd is not running, only Open vSwitch's database is: {_START}")
+        give_up = time.monotonic() + _STARTING
+        while not self.switch_runs():
+            if time.monotonic() > give_up:
+                raise Unsupported(f"ovs-vswitchd is not running, only Open vSwitch's database is: {_START}")
+            time.sleep(0.02)
 
     def switch_runs(self) -> bool:
         """Whether ovs-vswitchd is at work: it holds a lock, which nobody else would be refused."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from berth.firewall import bypass, tables
 from berth.model import Network
+from berth.ovs import TxChecksums
 from berth.state import (
     HOST,
     Addr,
@@ -125,6 +126,8 @@ def _settings() -> list[Case]:
     for ns, dev in links:
         up, down = LinkUp(ns, dev, True), LinkUp(ns, dev, False)
         settings += [Case(f"up-{_place(ns)}-{dev}", up, down), Case(f"down-{_place(ns)}-{dev}", down, up)]
+        on, off = TxChecksums(ns, dev, True), TxChecksums(ns, dev, False)
+        settings += [Case(f"tx-on-{_place(ns)}-{dev}", on, off), Case(f"tx-off-{_place(ns)}-{dev}", off, on)]
     return settings
 
 

@@ -74,8 +74,8 @@ class Ifupdown:
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """Nothing runs that could read the files; what is said is that the bridge is up, for a later `ifdown`."""
         script = (
-            'state=/run/network/ifstate; [ -e "$state" ] || exit 0; cd /run/network;'
-            ' flock .ifstate.lock sed -i -e "/^$1=/d" -e "/^$2=/d" "$state"; echo "$2=$2" >>"$state"'
+            "cd /run/network && [ -e ifstate ] || exit 0;"
+            ' sed -i -e "/^$1=/d" -e "/^$2=/d" ifstate; echo "$2=$2" >>ifstate; echo "$2" >"ifstate.$2"'
         )
         return (("sh", "-ec", script, "ifstate", uplink.nic, uplink.bridge),)
 

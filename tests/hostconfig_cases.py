@@ -62,7 +62,9 @@ def _route(dst: str, via: str | None = None, metric: int = 0, table: int = 254) 
 def tree(root: Path) -> dict[str, File]:
     """All files below a directory, with the modes that their systems want: Git keeps none."""
     return {
-        str(path.relative_to(root)): File(path.read_text(), 0o600 if path.suffix == ".nmconnection" else 0o644)
+        str(path.relative_to(root)): File(
+            path.read_text(), 0o600 if path.suffix in (".nmconnection", ".lease") else 0o644
+        )
         for path in sorted(root.rglob("*"))
         if path.is_file()
     }

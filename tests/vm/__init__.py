@@ -1,0 +1,1 @@
+"""Tests on a real Debian that starts, restarts and loses its power: a virtual machine on the lab's switch."""

@@ -143,8 +143,13 @@ class Networkd:
         return _edits(files, uplink, said, own, f"{ETC}/{prefix}berth-")
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """Have networkd read its files again. It takes a bridge and a port that are so already as they are."""
-        return (("networkctl", "reload"),)
+        """Have networkd read its files again. It takes a bridge and a port that are so already as they are.
+
+        Static addresses stay. A leased one is taken away and given back by the server a few milliseconds later. Of a
+        bridge that it did not make itself networkd (252) takes no notice, and so has the NIC wait for it, until the
+        kernel next tells of that bridge: it does when the group is set, to what it is.
+        """
+        return (("networkctl", "reload"), ("ip", "link", "set", "dev", uplink.bridge, "group", "default"))
 
 
 def _edits(files: Files, uplink: Uplink, said: Network | None, own: bool, berth: str) -> Edits:

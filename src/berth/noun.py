@@ -18,6 +18,11 @@ MAIN_TABLE = 254
 Key: TypeAlias = tuple[str, ...]
 
 
+def ours(alias: str) -> bool:
+    """Whether a link with this alias is part of a network of Berth's. A bridge that an uplink made is the host's."""
+    return alias.startswith(MARK) and not alias.startswith(UPLINK_MARK)
+
+
 def at(ns: str) -> str:
     """The words that bring a shell command into a namespace."""
     return f"nsenter --net={shlex.quote(ns)} " if ns else ""

@@ -61,7 +61,7 @@ class OvsPort(Noun, frozen=True, tag=True):
     """
 
     rank: ClassVar[int] = 80
-    bridge: str
+    bridge: str  # "" of one that was read: the switch knows it, but has not got hold of the link
     name: str
     mark: str
 
@@ -85,11 +85,10 @@ class OvsPort(Noun, frozen=True, tag=True):
         return f"ovs-vsctl {self._add()}"
 
     def describe_removal(self) -> str:
-        return f"ovs-vsctl del-port {self.bridge} {self.name}"
+        return f"ovs-vsctl del-port {self.name}"
 
     def describe_change(self, old: Noun) -> str:
-        assert isinstance(old, OvsPort)
-        return f"ovs-vsctl del-port {old.bridge} {self.name} -- {self._add()}"
+        return f"ovs-vsctl del-port {self.name} && {self.describe()}"
 
 
 class TxChecksums(Noun, frozen=True, tag=True):

@@ -25,6 +25,7 @@ from berth.noun import UPLINK_MARK as UPLINK_MARK
 from berth.noun import Key as Key
 from berth.noun import Noun as Noun
 from berth.noun import at as at
+from berth.noun import ours as ours
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 
 Part: TypeAlias = tuple[str, str]  # (nftables type, value as nft prints it)

@@ -332,3 +332,13 @@ def test_without_the_switch_an_attach_is_refused_and_a_detach_is_not(host: Host)
     assert host.ports() == []
     (address,) = host.container("again")
     assert host.unreached(("laptop", address)) == []
+
+
+def test_a_cable_that_was_cut_is_replaced(host: Host) -> None:
+    host.berth(LAN)
+    (address,) = host.container("web")
+    (port,) = host.ports()
+    host.sh(f"ip link del {port}")
+    host.berth("reconcile")
+    assert host.ports() == [port]
+    assert host.unreached(("laptop", address), ("web", ROUTER)) == []

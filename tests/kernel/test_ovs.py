@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ import hosts
 import vswitch
 from berth.errors import NotFound, Refused, Taken, Unsupported
 from berth.kernel import ovs, read
+from berth.kernel.netns import inside
+from berth.model import AttachRequest, Placement
 from berth.ovs import OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, diff
-from berth.state import HOST, UPLINK_MARK, Addr, LinkUp, Obj, Veth
+from berth.state import HOST, UPLINK_MARK, Addr, LinkUp, Obj, Veth, keys
 from vswitch import OpenVSwitch
 
 from . import test_faults as faults
@@ -202,7 +205,7 @@ def test_a_port_outlives_its_link_and_is_swept(plugged: SwitchedHost) -> None:
     plugged.send(Add(_PORT))
     sh("ip link del bv0")
     found = plugged.read(marked=True)
-    assert found == {_PORT}
+    assert keys(found) == {_PORT.key}
     plugged.send(*diff((), found).ops)
     assert plugged.switch.ports("sw1") == []
 
@@ -225,6 +228,28 @@ def test_the_hosts_links_are_told_with_their_switch(plugged: SwitchedHost) -> No
     assert link["ovs-netdev"].kind == "tun"
 
 
+def test_a_switch_of_another_network_namespace_is_left_alone(plugged: SwitchedHost) -> None:
+    plugged.send(Add(_PORT))
+    with inside(C1):
+        assert plugged.read(_PORT, marked=True) == frozenset()
+        with pytest.raises(Unsupported, match="in this network namespace"):
+            plugged.send(Add(OvsPort("sw1", "eth0", ENDPOINT)))
+        plugged.send(Del(_PORT))
+    assert plugged.read(_PORT) == {_PORT}
+
+
+def test_the_kernels_datapath_is_no_bridge_to_be_unplugged_from(stage: Host) -> None:
+    """As its ports look to the kernel; there need not be a module for it on a machine that runs the tests."""
+    cable = Veth("bv1", "", 1400, ENDPOINT, C1, "eth1", "02:00:00:00:02:01")
+    stage.send(Add(cable))
+    sh(f"ip link add {ovs.DATAPATH} type bridge; ip link set bv1 master {ovs.DATAPATH} mtu 1300")
+    plan = diff({cable}, stage.read(cable))
+    stage.send(*plan.ops)
+    assert stage.read(cable) == {cable}
+    (link,) = stage.ip("link", "show", "bv1")
+    assert (link["mtu"], link["master"]) == (1400, ovs.DATAPATH)
+
+
 # --- a switch that is not there -------------------------------------------------------------------------
 
 
@@ -232,7 +257,7 @@ def test_without_a_switch_nothing_is_there_and_nothing_can_be(plugged: SwitchedH
     plugged.switch.stop_switch()
     plugged.switch.stop_database()
     assert plugged.read(_PORT, marked=True) == frozenset()
-    with pytest.raises(Unsupported, match=r"Open vSwitch is not running.*systemctl start"):
+    with pytest.raises(Unsupported, match=r"no Open vSwitch runs.*systemctl start"):
         plugged.send(Add(_PORT))
     plugged.send(Del(_PORT))
 
@@ -243,7 +268,7 @@ def test_a_database_alone_takes_no_port_but_gives_one_up(plugged: SwitchedHost) 
     other = OvsPort("sw1", "x", ENDPOINT)
     with pytest.raises(Unsupported, match="ovs-vswitchd is not running"):
         plugged.send(Add(other))
-    assert plugged.read(_PORT, other) == {_PORT}
+    assert keys(plugged.read(_PORT, other)) == {_PORT.key}
     plugged.send(Del(_PORT))
     assert plugged.read(_PORT, other) == frozenset()
     plugged.switch.start_switch()
@@ -309,3 +334,41 @@ def test_the_scenarios_are_about_the_switch(world: World) -> None:
         world.do(setup)
     plan = world.do(verb, dry_run=True).plan
     assert any(isinstance(op, Add) and isinstance(op.new, OvsPort) for op in plan.ops)
+
+
+def test_a_cable_that_was_handed_over_is_as_it_should_be(world: World) -> None:
+    """Docker takes the inner end along, and its setting with it."""
+    world.do(faults.FLAT)
+    address, identity = ip_address("192.168.2.9"), "f" * 64
+    request = AttachRequest("lan", "", addresses=(address,), placement=Placement.HANDOVER, id=identity)
+    world.do(lambda engine, dry: engine.attach(request, dry_run=dry))
+    inner = f"bw{identity[:12]}"
+    assert "tx-checksumming: off" in sh(f"ethtool -k {inner}")
+    sh(f"ip link set {inner} netns c1 name eth0; ip -n c1 link set eth0 up; ip -n c1 addr add {address}/24 dev eth0")
+    before = world.snapshot()
+    assert not world.do(lambda engine, _: engine.reconcile()).plan
+    assert faults.differences(before, world.snapshot()) == []
+    sh("ip -n c1 link del eth0")
+    world.do(lambda engine, _: engine.reconcile())
+    assert world.switch.ports("br0") == ["enp3s0"]
+
+
+def test_what_is_broken_by_hand_is_put_right(world: World) -> None:
+    world.do(faults.FLAT)
+    world.do(faults.C2_ON_LAN)
+    right = world.snapshot()
+    (cable,) = {*world.switch.ports("br0")} - {"enp3s0"}
+    elsewhere = "add-br other -- set bridge other datapath_type=netdev"
+    for harm in (
+        f"ovs-vsctl del-port {cable}",
+        f"ovs-vsctl del-port {cable} -- {elsewhere} -- add-port other {cable} -- set port {cable} external_ids:berth=x",
+        f"ovs-vsctl set port {cable} external_ids:berth=y",
+        f"ip link del {cable}",
+        "ip netns exec c2 ethtool -K eth0 tx on",
+        "ovs-vsctl add-port br0 port9 -- set port port9 external_ids:berth=z -- set interface port9 type=internal",
+    ):
+        sh(harm)
+        world.do(lambda engine, _: engine.reconcile())
+        sh("ovs-vsctl --if-exists del-br other")
+        assert faults.differences(right, world.snapshot()) == [], harm
+        assert "tx-checksumming: off" in sh("ip netns exec c2 ethtool -k eth0"), harm

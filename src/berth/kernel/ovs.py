@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from dataclasses import replace as with_fields
 from typing import Any, TypeAlias
 
+import msgspec
+
 from berth.errors import BerthError, NotFound, Refused, Taken
+from berth.kernel import rtnl
+from berth.kernel.netlink import ROUTE, Netlink
 from berth.kernel.ovsdb import Database, Json
 from berth.model import HostLink
 from berth.ovs import ID, OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Op
-from berth.state import MARK, UPLINK_MARK, Foreign, Key, Obj
+from berth.state import MARK, Foreign, Key, Obj, ours
 
 Uuid: TypeAlias = str
 
@@ -71,15 +75,23 @@ def read(keys: Iterable[Key], *, marked: bool) -> Iterator[Obj]:
     db = Database.find()
     if db is None:
         return
-    with db:
+    with db, Netlink(ROUTE) as nl:
         for noun in _Rows(db).nouns():
             if noun.key in wanted or (marked and _swept(noun)):
-                yield noun
+                yield _stale(noun) if isinstance(noun, OvsPort) and not rtnl.is_promiscuous(nl, noun.name) else noun
+
+
+def _stale(port: OvsPort) -> OvsPort:
+    """A port whose link the switch has not got hold of, as it is not asked for.
+
+    A link that is made anew under the name is another one, which ovs-vswitchd does not notice.
+    """
+    return msgspec.structs.replace(port, bridge="")
 
 
 def _swept(noun: Obj) -> bool:
     mark = noun.owner or ""
-    return mark.startswith(MARK) and not mark.startswith(UPLINK_MARK)
+    return ours(mark)
 
 
 def with_switches(links: tuple[HostLink, ...]) -> tuple[HostLink, ...]:
@@ -187,16 +199,24 @@ def send(ops: Sequence[Op]) -> None:
     with db:
         if makes:
             db.require_switch()
-        what = str(ops[0])[2:]
-        transaction = _Transaction()
-        rows = _Rows(db) if not all(isinstance(op, Add) for op in ops) else None
-        for number, op in enumerate(ops):
-            _encode(transaction, rows, op, f"new{number}")
-        transaction.mutate("Open_vSwitch", [], ("next_cfg", "+=", 1))
-        asked = transaction.do("select", "Open_vSwitch", where=[], columns=["next_cfg"])
-        results = transaction.commit(db, what)
-        if makes or db.switch_runs():
-            _follow(db, results[asked]["rows"][0]["next_cfg"], ops, what)
+        # What is replaced in one step keeps the link that it has, even one that is gone.
+        replaced = [Del(op.old) for op in ops if isinstance(op, Change) and isinstance(op.old, OvsPort)]
+        if replaced:
+            _carry_out(db, replaced, follow=True)
+        _carry_out(db, ops, follow=bool(makes) or db.switch_runs())
+
+
+def _carry_out(db: Database, ops: Sequence[Op], *, follow: bool) -> None:
+    what = str(ops[0])[2:]
+    transaction = _Transaction()
+    rows = _Rows(db) if any(isinstance(op, Del) for op in ops) else None
+    for number, op in enumerate(ops):
+        _encode(transaction, rows, op, f"new{number}")
+    transaction.mutate("Open_vSwitch", [], ("next_cfg", "+=", 1))
+    asked = transaction.do("select", "Open_vSwitch", where=[], columns=["next_cfg"])
+    results = transaction.commit(db, what)
+    if follow:
+        _follow(db, results[asked]["rows"][0]["next_cfg"], ops, what)
 
 
 def _encode(transaction: _Transaction, rows: _Rows | None, op: Op, name: str) -> None:
@@ -205,11 +225,8 @@ def _encode(transaction: _Transaction, rows: _Rows | None, op: Op, name: str) ->
             _add_bridge(transaction, bridge, name, str(op)[2:])
         case Change(new=OvsBridge() as bridge):
             _change_bridge(transaction, bridge)
-        case Add(new=OvsPort() as port):
+        case Add(new=OvsPort() as port) | Change(new=OvsPort() as port):
             _add_port(transaction, port, name, str(op)[2:])
-        case Change(new=OvsPort() as port) if rows is not None:
-            _remove_port(transaction, rows, port.name)
-            _add_port(transaction, port, name, str(op)[2:], again=True)
         case Del(old=OvsPort() as port) if rows is not None:
             _remove_port(transaction, rows, port.name)
         case Del(old=OvsBridge() as bridge) if rows is not None and bridge.name in rows.bridges:
@@ -250,12 +267,11 @@ def _change_bridge(transaction: _Transaction, bridge: OvsBridge) -> None:
         )
 
 
-def _add_port(transaction: _Transaction, port: OvsPort, name: str, line: str, *, again: bool = False) -> None:
+def _add_port(transaction: _Transaction, port: OvsPort, name: str, line: str) -> None:
     missing = NotFound(f"no Open vSwitch bridge {port.bridge} for `{line}`: see `ovs-vsctl show`")
     transaction.require("Bridge", port.bridge, there=True, why=missing)
-    if not again:
-        taken = Taken(f"already there: `{line}`: remove it or choose another")
-        transaction.require("Port", port.name, there=False, why=taken)
+    taken = Taken(f"already there: `{line}`: remove it or choose another")
+    transaction.require("Port", port.name, there=False, why=taken)
     _insert_port(transaction, port.name, name, {}, {"external_ids": ["map", [[ID, port.mark.removeprefix(MARK)]]]})
     plugged = ("ports", "insert", ["named-uuid", f"{name}port"])
     transaction.mutate("Bridge", ["name", "==", port.bridge], plugged)

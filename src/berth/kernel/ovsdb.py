@@ -10,6 +10,7 @@ import codecs
 import json
 import os
 import socket
+import struct
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +24,7 @@ from berth.errors import Denied, Refused, Unsupported
 Json: TypeAlias = dict[str, Any]
 
 _DATABASE = "Open_vSwitch"
+_PEER = struct.Struct("3i")  # struct ucred
 _PATIENCE = 20.0  # seconds for an answer; a transaction that waits sets a shorter limit of its own
 _STARTING = 1.0  # seconds from the start of ovs-vswitchd until it takes its lock, and more
 _START = "start it (`systemctl start openvswitch-switch`)"
@@ -44,27 +46,29 @@ class Database:
 
     @classmethod
     def find(cls) -> Database | None:
-        """A conversation, or None where no Open vSwitch runs. Raises `Denied`."""
+        """A conversation, or None where no Open vSwitch runs for this network namespace. Raises `Denied`."""
         if not os.path.exists(path()):
             return None
         connecting = socket.socket(socket.AF_UNIX)
         connecting.settimeout(_PATIENCE)
         try:
             connecting.connect(str(path()))
+            if _is_here(connecting):
+                return cls(connecting)
         except (FileNotFoundError, ConnectionRefusedError):
-            connecting.close()
-            return None
+            pass
         except OSError as error:
             connecting.close()
             raise Denied(f"cannot ask Open vSwitch at {path()} ({error.strerror}): run as root") from None
-        return cls(connecting)
+        connecting.close()
+        return None
 
     @classmethod
     def connect(cls) -> Database:
         """A conversation. Raises `Unsupported` where no Open vSwitch runs."""
         found = cls.find()
         if found is None:
-            raise Unsupported(f"Open vSwitch is not running (nobody listens at {path()}): {_START}")
+            raise Unsupported(f"no Open vSwitch runs in this network namespace (asked at {path()}): {_START}")
         return found
 
     def __enter__(self) -> Self:
@@ -118,3 +122,12 @@ class Database:
             else:
                 self._text = self._text[end:].lstrip()
                 return dict(message)
+
+
+def _is_here(connected: socket.socket) -> bool:
+    """Whether ovsdb-server is in the thread's network namespace, as its switch's links are.
+
+    Its socket can be seen from other ones: what is Berth's in there is not for a Berth in here to sweep away.
+    """
+    pid, _, _ = _PEER.unpack(connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+    return os.path.samestat(os.stat(f"/proc/{pid}/ns/net"), os.stat("/proc/thread-self/ns/net"))

@@ -30,6 +30,7 @@ RETIRED = 0x42455254
 _UP = 0x1
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
+_IFLA_PROMISCUITY = 30
 _INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
@@ -311,6 +312,15 @@ def is_up(nl: Netlink, name: str) -> bool | None:
     """Whether a link is up; None where there is none."""
     flags = nl.flags(name)
     return None if flags is None else bool(flags & _UP)
+
+
+def is_promiscuous(nl: Netlink, name: str) -> bool:
+    """Whether a link takes in what is for others, as any port of a switch does; False where there is none."""
+    try:
+        data = nl.ask(GETLINK, _ifinfo() + text_attr(_IFLA_IFNAME, name))
+    except Refusal:
+        return False
+    return number(attrs(data, _IFINFO.size).get(_IFLA_PROMISCUITY, b"")) > 0
 
 
 def links(nl: Netlink) -> Iterator[Link]:

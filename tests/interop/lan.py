@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_interface
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from berth.lab.session import Inside, Lab
 from berth.lab.topology import Host, Nic, Node, Switch, Topology
+from berth.model import Uplink
 
 MAC = "00:50:56:aa:00:10"
 HOST = "host"
@@ -90,6 +91,19 @@ class Lan:
             "neighbours": neighbours,
         }
 
+    def move(self, source: str, target: str) -> None:
+        """Move IPv4 addresses and routes from one link to another in one go, as an adoption does."""
+        addresses = self.json("-4", "address", "show", "dev", source)[0]["addr_info"]
+        routes = sorted(self.json("-4", "route", "show", "dev", source), key=lambda each: "gateway" in each)
+        lines = [
+            f"address add {each['local']}/{each['prefixlen']} brd + dev {target} noprefixroute" for each in addresses
+        ]
+        for each in routes:
+            via = f"via {each['gateway']}" if "gateway" in each else f"scope link src {each['prefsrc']}"
+            lines.append(f"route replace {each['dst']} {via} dev {target} metric {each.get('metric', 0)}")
+        lines += [f"address flush dev {source}"]
+        self.lab.run(HOST, ["ip", "-batch", "-"], input="\n".join(lines), check=True)
+
     def reaches(self, address: str) -> bool:
         """Whether the host has an answer from an address."""
         return self.lab.run(HOST, ["ping", "-c1", "-W2", address]).returncode == 0
@@ -113,6 +127,20 @@ def until(true: Callable[[], object], seconds: float = 20) -> None:
     while not true():
         assert time.monotonic() < give_up, f"not within {seconds} s"
         time.sleep(0.1)
+
+
+def told(uplink: Uplink) -> tuple[set[str], set[tuple[str, str]]]:
+    """An uplink's static addresses, and its routes by destination and router."""
+    families = (uplink.ipv4, uplink.ipv6)
+    routes = {("default", str(each.gateway)) for each in families if each.gateway is not None}
+    routes |= {(str(each.dst), str(each.via)) for each in uplink.routes}
+    return {str(address) for each in families for address in each.addresses}, routes
+
+
+def seen(look: Mapping[str, Any]) -> tuple[set[str], set[tuple[str, str]]]:
+    """The same of what the kernel has; routes by a router only."""
+    addresses = {f"{each['local']}/{each['prefixlen']}" for each in look["addresses"]}
+    return addresses, {(each["dst"], each["gateway"]) for each in look["routes"] if "gateway" in each}
 
 
 def _settings(found: dict[str, Any], name: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from berth.model import Uplink
 from hostconfig_cases import Case, cases
 
 from .debian import Debian
-from .lan import HOST, MAC, Lan, until
+from .lan import HOST, MAC, Lan, seen, told, until
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a Debian of one's own needs root")
 
@@ -52,20 +52,6 @@ def settled(lan: Lan, link: str, uplink: Uplink) -> dict[str, Any]:
         until(lambda: any(each["family"] == "inet6" for each in lan.addresses(link)))
         until(lambda: any(each["dst"] == "default" for each in lan.json("-6", "route", "show", "dev", link)))
     return lan.look(link)
-
-
-def told(uplink: Uplink) -> tuple[set[str], set[tuple[str, str]]]:
-    """An uplink's static addresses, and its routes by destination and router."""
-    families = (uplink.ipv4, uplink.ipv6)
-    routes = {("default", str(each.gateway)) for each in families if each.gateway is not None}
-    routes |= {(str(each.dst), str(each.via)) for each in uplink.routes}
-    return {str(address) for each in families for address in each.addresses}, routes
-
-
-def seen(look: Mapping[str, Any]) -> tuple[set[str], set[tuple[str, str]]]:
-    """The same of what the kernel has; routes by a router only."""
-    addresses = {f"{each['local']}/{each['prefixlen']}" for each in look["addresses"]}
-    return addresses, {(each["dst"], each["gateway"]) for each in look["routes"] if "gateway" in each}
 
 
 @pytest.mark.parametrize("case", cases("ifupdown"), ids=lambda case: case.name)

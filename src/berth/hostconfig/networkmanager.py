@@ -34,11 +34,23 @@ _CARDS = (*_ETHERNET, "802-1x", "ethtool", "dcb", "link", "sriov", "user")
 _BRIDGES_KEYS = ("zone", "metered", "stable-id", "mdns", "llmnr", "dns-over-tls", "secondaries", "gateway-ping-timeout")
 _LEAVINGS = ("*~", "*.bak", "*.rpmnew", "*.rpmsave", "*.swp", ".*")
 
-# Back too: once the files are what they were, the bridge's profile is gone, and the card gets its best one.
-_RELOAD = (
-    'nmcli connection reload; if nmcli -g uuid connection show "$1" >/dev/null 2>&1;'
-    ' then nmcli connection up uuid "$1"; nmcli connection up uuid "$2"; else nmcli device connect "$3"; fi'
-)
+# Back too: once the files are what they were, the bridge's profile is gone, and the card gets its best one by itself;
+# it is asked for only where none starts by itself, for to ask is to begin anew.
+_RELOAD = """
+nmcli connection reload
+if nmcli connection show uuid "$1" >/dev/null 2>&1; then
+    nmcli connection up uuid "$1"
+    exec nmcli connection up uuid "$2"
+fi
+for try in $(seq 20); do
+    case $(nmcli -g GENERAL.STATE,GENERAL.CON-UUID device show "$3" | tr '\\n' ' ') in
+        *"$2"*) ;;
+        100*) exit 0 ;;
+    esac
+    sleep 0.2
+done
+exec nmcli device connect "$3"
+"""
 
 
 @dataclass(slots=True)

@@ -20,6 +20,7 @@ from berth.hostconfig.networkd_match import DIRECTORIES, ETC, Link, Network, fir
 from berth.model import Addressing, Uplink, UplinkRoute
 
 _LEASES = "run/systemd/netif/leases"
+LEASE_GLOBS = (f"{_LEASES}/*", "sys/class/net/*/ifindex")  # what `client_id` looks at
 _MAIN = 254  # the routing table
 _YES = ("yes", "true", "on", "1")
 
@@ -115,8 +116,7 @@ class Networkd:
     name: ClassVar[str] = "networkd"
     globs: ClassVar[tuple[str, ...]] = (
         *(f"{directory}/{end}" for directory in DIRECTORIES for end in ("*.network", "*.netdev", "*.network.d/*.conf")),
-        f"{_LEASES}/*",
-        "sys/class/net/*/ifindex",
+        *LEASE_GLOBS,
     )
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
@@ -170,7 +170,7 @@ def _edits(files: Files, uplink: Uplink, said: Network | None, own: bool, berth:
     _port(stays, uplink, mtu)
     bridge = _bridge(f"{berth}{uplink.bridge}.network", moved, uplink, mtu)
     if _dhcp4(bridge):
-        _keep_client_id(bridge, _client_id(files, uplink))
+        _keep_client_id(bridge, client_id(files, uplink))
     edits: Edits = {}
     for ini in (_netdev(f"{berth}{uplink.bridge}.netdev", uplink), bridge, *stays):
         there = files.get(ini.path)
@@ -249,15 +249,15 @@ def _dhcp4(ini: Ini) -> bool:
     return (ini.get("Network", "DHCP") or "no").lower() in (*_YES, "both", "ipv4", "v4")
 
 
-def _keep_client_id(made: Ini, client_id: tuple[str, str]) -> None:
+def _keep_client_id(made: Ini, known: tuple[str, str]) -> None:
     """Have the DHCP server see the client that it knows, unless the files say which."""
     said = [each for name in ("DHCP", "DHCPv4") for each in made.named(name)]
     chosen = next((value for each in reversed(said) if (value := each.get("ClientIdentifier"))), None)
     if any(each.get("IAID") for each in said) or chosen in ("mac", "duid-only"):
         return
-    if client_id[0] == "ClientIdentifier" and chosen is not None:
+    if known[0] == "ClientIdentifier" and chosen is not None:
         return
-    made.section("DHCPv4").set(*client_id)
+    made.section("DHCPv4").set(*known)
 
 
 def _port(stays: list[Ini], uplink: Uplink, mtu: str | None) -> None:
@@ -315,7 +315,7 @@ def _route(route: UplinkRoute) -> Section:
     return made
 
 
-def _client_id(files: Files, uplink: Uplink) -> tuple[str, str]:
+def client_id(files: Files, uplink: Uplink) -> tuple[str, str]:
     """What to write into [DHCPv4] so that the server knows the bridge for the NIC that it gave a lease to.
 
     A client identifier of type 255 is that, the IAID in four bytes, and the DUID (RFC 4361, 6.1).

@@ -21,7 +21,7 @@ def cable(net: Network, ep: Endpoint) -> State:
     if ovs:
         plug.add(OvsPort(net.bridge, ep.link, mark))
     if net.userspace:
-        plug.add(TxChecksums(ns, ep.ifname))
+        plug |= {TxChecksums(ns, ep.ifname), *_deaf(ep.link)}
     if not full:
         return frozenset(plug)
     objects: set[Obj] = {*plug, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
@@ -32,6 +32,17 @@ def cable(net: Network, ep: Endpoint) -> State:
     for route in net.routes:
         objects.add(Route(ns, str(route.subnet), ep.ifname, str(route.via), _METRIC[route.subnet.version]))
     return frozenset(objects)
+
+
+def _deaf(link: str) -> set[Sysctl]:
+    """The host's own stack sees what comes out of a cable as well as the switch outside the kernel does.
+
+    It would answer for the host's addresses with the cable's MAC, and talk to the container past the switch.
+    """
+    return {
+        Sysctl(HOST, f"net.ipv4.conf.{link}.arp_ignore", "8"),  # never answer
+        Sysctl(HOST, f"net.ipv6.conf.{link}.disable_ipv6", "1"),
+    }
 
 
 def _settings(net: Network, ep: Endpoint) -> set[Sysctl]:

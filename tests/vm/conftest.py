@@ -59,3 +59,11 @@ def machine(lab: Lab, payload: Path, tmp_path: Path) -> Power:
             yield running
 
     return switched_on
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Show what was measured."""
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        if report.user_properties:
+            shown = ", ".join(f"{name}: {value}" for name, value in report.user_properties)
+            terminalreporter.write_line(f"{report.nodeid}: {shown}")

@@ -79,7 +79,7 @@ class MovedAddr(OnLink, frozen=True, tag=True):
     protocol: int = 0  # IFAPROT_*: who made it
     valid: int = FOREVER  # seconds
     preferred: int = FOREVER  # seconds
-    place: int = 0  # the first of a subnet is its primary address
+    place: int = 0  # in the kernel's list; in IPv4 the first of a subnet is its primary address
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -91,7 +91,9 @@ class MovedAddr(OnLink, frozen=True, tag=True):
 
     @property
     def order(self) -> Key:
-        return ("moved-addr", HOST, self.dev, f"{self.place:06}")
+        # The kernel appends IPv4 addresses to its list, and puts IPv6 ones in front.
+        place = -self.place if ":" in self.ip else self.place
+        return ("moved-addr", HOST, self.dev, f"{place + 1_000_000:07}", self.ip, self.peer)
 
     @property
     def holders(self) -> tuple[Key, ...]:
@@ -135,7 +137,13 @@ class Hop(msgspec.Struct, frozen=True):
     dev: str
     flags: int
     weight: int  # rtnh_hops: one less than what `ip` calls the weight
-    attributes: Raw
+    via: str = ""
+    attributes: Raw = ()
+
+    def __str__(self) -> str:
+        via = f" via {self.via}" if self.via else ""
+        onlink = " onlink" if self.flags & _ONLINK else ""
+        return f"nexthop{via} dev {self.dev} weight {self.weight + 1}{onlink}"
 
 
 class MovedRoute(OnLink, frozen=True, tag=True):
@@ -199,9 +207,8 @@ class MovedRoute(OnLink, frozen=True, tag=True):
         words = ["default" if self.dst.endswith("/0") else self.dst]
         words += ["from", self.src] if self.src else []
         words += ["tos", hex(self.tos)] if self.tos else []
-        words += ["via", self.via] if self.via else []
-        words += ["dev", self.dev]
-        words += [f"nexthop dev {hop.dev}" for hop in self.hops]
+        words += ["via", *(["inet6"] if (":" in self.via) != (":" in self.dst) else []), self.via] if self.via else []
+        words += ["dev", self.dev] if not self.hops else []
         words += ["table", str(self.table)] if self.table != MAIN_TABLE else []
         words += ["proto", _PROTOCOLS.get(self.protocol, str(self.protocol))]
         words += ["scope", _SCOPES.get(self.scope, str(self.scope))] if self.scope else []
@@ -210,7 +217,7 @@ class MovedRoute(OnLink, frozen=True, tag=True):
         words += ["onlink"] if self.flags & _ONLINK else []
         words += ["pref", _PREFERENCES[self.preference]] if self.preference in _PREFERENCES else []
         words += ["expires", str(self.expires)] if self.expires else []
-        return " ".join(words)
+        return " ".join([*words, *map(str, self.hops)])
 
 
 class MovedRule(OnLink, frozen=True, tag=True):

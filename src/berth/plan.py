@@ -64,7 +64,8 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     """What turns `have` into `want`.
 
     Adds and changes come first, by rank, then deletions by falling rank: in a move, the new default route is
-    there before the old one goes. What the kernel removes together with a deleted object is not named again.
+    there before the old one goes. Last made is first removed, so that after half of it the rest can be made again in
+    its place. What the kernel removes together with a deleted object is not named again.
 
     Raises `Taken` when an object of somebody else's stands under a wanted key.
     """
@@ -81,9 +82,9 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
             makes.append((new.rank, new.order, Change(old, new)))
     gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not _foreign(obj)]
     implied = {held for obj in gone for held in obj.holds}
-    dels = [(-obj.rank, obj.key, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
+    dels = [(obj.rank, obj.order, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
     makes.sort(key=lambda made: made[:2])
-    dels.sort(key=lambda made: made[:2])
+    dels.sort(key=lambda made: made[:2], reverse=True)
     return Plan((*(op for _, _, op in makes), *(op for _, _, op in dels)))
 
 

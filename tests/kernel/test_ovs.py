@@ -140,6 +140,16 @@ def test_a_bridges_own_link_can_be_used_at_once(switched: SwitchedHost) -> None:
     assert link["address"] == _BRIDGE.mac
 
 
+def test_a_bridge_without_a_datapath_is_refused(switched: SwitchedHost) -> None:
+    """The switch of these tests is told to do without the kernel's."""
+    assert ovs.datapath() == "netdev"
+    kernels = OvsBridge("sw0", _BRIDGE.mac, "", NETWORK)
+    with pytest.raises(Refused, match="add-br sw0 .*module openvswitch"):
+        switched.send(Add(kernels))
+    switched.send(*diff({_BRIDGE}, switched.read(_BRIDGE)).ops)
+    switched.send(Add(LinkUp(HOST, "sw0")))
+
+
 def test_a_bridges_mac_is_pinned(plugged: SwitchedHost) -> None:
     low = "02:00:00:00:00:00"
     plugged.send(Add(_BRIDGE))

@@ -11,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from berth.errors import Taken
+from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, diff
 from berth.state import (
@@ -63,6 +64,12 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     OvsBridge: st.builds(OvsBridge, switches, macs, st.sampled_from(["", "netdev"]), marks),
     OvsPort: st.builds(OvsPort, switches, devices, marks),
     TxChecksums: st.builds(TxChecksums, spaces, devices, st.booleans()),
+    Port: st.builds(Port, devices, plugs, st.sampled_from([0, 1])),
+    MovedAddr: st.builds(MovedAddr, devices, st.sampled_from(["10.1.0.1/24", "fd01::1/64"]), label=inners),
+    MovedRoute: st.builds(MovedRoute, st.just(2), st.sampled_from(["0.0.0.0/0", "10.7.0.0/16"]), devices, plugs),
+    MovedRule: st.builds(MovedRule, st.just(2), st.just("02"), st.sampled_from([7, 8]), devices),
+    MovedNeigh: st.builds(MovedNeigh, devices, st.just("10.1.0.9"), macs),
+    TextFile: st.builds(TextFile, st.sampled_from(["/etc/a", "/etc/b"]), st.sampled_from(["1", "2"])),
 }
 objects: st.SearchStrategy[Obj] = st.one_of(*NOUNS.values())
 foreign = objects.map(lambda obj: Foreign(obj.key, f"a thing at {'-'.join(obj.key)}"))
@@ -201,7 +208,7 @@ def test_nothing_to_do(state: State) -> None:
 
 
 def _sorted(state: State) -> list[Obj]:
-    return sorted(state, key=lambda obj: (obj.rank, obj.key))
+    return sorted(state, key=lambda obj: (obj.rank, obj.order))
 
 
 @drawn
@@ -239,6 +246,8 @@ EXAMPLES: tuple[Obj, ...] = (
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
     *(NftPass("ip", "brt0", "in"), TxChecksums(C1, "eth0")),
     *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
+    *(Port("eth0", "br0", 1), MovedAddr("eth0", "10.0.0.2/24"), MovedRoute(2, "0.0.0.0/0", "eth0", "10.0.0.1")),
+    *(MovedRule(2, "02", 7, "eth0"), MovedNeigh("eth0", "10.0.0.9", "02:00:00:00:00:09"), TextFile("/etc/a", "b")),
 )
 
 

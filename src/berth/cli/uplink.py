@@ -162,6 +162,8 @@ def status(nic: str | None, as_json: bool) -> None:
         if one.record.report:
             report = one.record.report
             print(f"{one.record.nic}: {report.verb} was taken back at {report.when}: {report.reason}")
+        if one.record.checkpoint and one.record.checkpoint.phase == "stuck":
+            print(f"{one.record.nic}: not all could be put back: mend what is said above, then `berth uplink recover`")
 
 
 # --- showing --------------------------------------------------------------------------------------------

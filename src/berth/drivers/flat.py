@@ -16,7 +16,7 @@ from berth.errors import Invalid, NotFound, Taken, Unsupported
 from berth.firewall import bypass
 from berth.model import Address, Endpoint, Host, HostLink, Ipam, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
-from berth.state import MARK, NOTHING, State
+from berth.state import NOTHING, State, ours
 
 _SWITCHES = ("bridge", "ovs")
 
@@ -50,7 +50,7 @@ class FlatDriver:
             bridge_mtu=bridge.mtu,
             switch=bridge.kind,
             userspace=bridge.userspace,
-            nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not port.alias.startswith(MARK))),
+            nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not ours(port.alias))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             routes=routes(asked, pools),
             ipam=asked.ipam,
@@ -81,7 +81,7 @@ def _bypass(asked: NetworkSpec, bridge: HostLink, host: Host) -> bool:
 
 def carries_lan(link: HostLink | None) -> bool:
     """Whether a link is a bridge of the operator's with an address of a LAN on it."""
-    if link is None or link.kind not in _SWITCHES or link.alias.startswith(MARK):
+    if link is None or link.kind not in _SWITCHES or ours(link.alias):
         return False
     return any(not address.is_link_local for address in link.addresses)
 
@@ -101,7 +101,7 @@ def _bridge(asked: NetworkSpec, host: Host) -> HostLink:
         )
     if link.kind not in _SWITCHES:
         raise Invalid(f"{name} is not a bridge: a flat network needs the LAN's NIC to be a port of one")
-    if link.alias.startswith(MARK):
+    if ours(link.alias):
         raise Invalid(f"bridge {name} belongs to a NAT network of Berth's: name the bridge that carries the LAN")
     return link
 

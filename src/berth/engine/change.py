@@ -80,7 +80,8 @@ def back(parts: Parts, record: Record, reason: str) -> Report:
                 reason, complete = f"{reason}; and not all could be put back: {error}", False
             time.sleep(1)
     report = Report(cp.verb, reason, parts.host.today(), complete)
-    parts.records.save(Record(record.nic, adopted=record.adopted, report=report))
+    stuck = None if complete else replace(cp, phase="stuck")  # whoever comes next tries again
+    parts.records.save(Record(record.nic, adopted=record.adopted, checkpoint=stuck, report=report))
     return report
 
 

@@ -22,6 +22,7 @@ from berth.uplink.seams import Guard
 
 CHANGE_WITHIN = 30  # seconds: for the change and its check, and for finishing it
 FINISH_WITHIN = 120
+_ANSWERS_WITHIN = 2.5  # seconds: the kernel asks again after one
 _POLL = 0.1
 
 Waiting = Callable[[int], None]
@@ -42,7 +43,7 @@ class Uplinks:
         if adopted is not None and self._in_effect(nic, adopted):
             raise Taken(f"{nic} is a port of {adopted.bridge} already: see `berth uplink status {nic}`")
         facts = self._parts.host.facts(nic, bridge)
-        answering = frozenset(via for via in facts.gateways if self._parts.host.answers(nic, via, 1.0))
+        answering = frozenset(via for via in facts.gateways if self._parts.host.answers(nic, via, _ANSWERS_WITHIN))
         facts = replace(facts, answering=answering)
         persistence = self._persist(facts, bridge, switch, persist, self._parts.host)
         there = self._texts(map(self._parts.host.path, persistence.edits or ()))
@@ -104,7 +105,9 @@ class Uplinks:
         others = [port for port in facts.bridge_ports if port != nic]
         if others:
             raise Taken(f"{adopted.bridge} has other ports ({', '.join(others[:5])}): detach what is plugged in first")
-        answering = frozenset(via for via in facts.gateways if self._parts.host.answers(adopted.bridge, via, 1.0))
+        answering = frozenset(
+            via for via in facts.gateways if self._parts.host.answers(adopted.bridge, via, _ANSWERS_WITHIN)
+        )
         return releasing(replace(facts, answering=answering), adopted, there, in_effect=True)
 
     def release(self, nic: str, *, confirm_within: int = 0, waiting: Waiting | None = None) -> Proposal:
@@ -226,10 +229,7 @@ class Uplinks:
             return
         if waiting is not None:
             waiting(cp.within)
-        while True:
-            record = self._parts.records.load(nic)
-            if record.checkpoint is None or record.checkpoint.id != cp.id:
-                break
+        while _under_way(record := self._parts.records.load(nic), cp):
             time.sleep(_POLL)
         if record.report is not None:
             raise Refused(f"{cp.verb} of {nic} was taken back: {record.report.reason}")
@@ -264,3 +264,8 @@ class Uplinks:
 
     def _texts(self, paths: Iterable[str]) -> State:
         return self._parts.kernel.read(Scope(frozenset(TextFile(path, "").key for path in paths)))
+
+
+def _under_way(record: Record, cp: Checkpoint) -> bool:
+    there = record.checkpoint
+    return there is not None and there.id == cp.id and there.phase != "stuck"

@@ -25,7 +25,7 @@ def watch(uplinks: Uplinks, records: Records, nic: str, change: str) -> None:
     """Return when the change is over, by whomever; put it back when nobody is at work on it any more."""
     while True:
         cp = records.load(nic).checkpoint
-        if cp is None or cp.id != change:
+        if cp is None or cp.id != change or cp.phase == "stuck":
             return
         late = time.clock_gettime(time.CLOCK_BOOTTIME) >= cp.limit
         if cp.phase != "waiting" or late:

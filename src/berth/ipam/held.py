@@ -14,7 +14,7 @@ from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.ipam.checks import check, overlap
 from berth.ipam.defaults import LARGEST, default_subnet, ula_subnet
 from berth.model import Address, Host, HostLink, Pool, PoolRequest, Subnet
-from berth.state import MARK
+from berth.state import ours
 
 
 def pool_for(asked: PoolRequest, host: Host, held: Sequence[Pool], seed: str) -> Pool:
@@ -82,7 +82,7 @@ def _lan(asked: PoolRequest, host: Host, others: Sequence[Subnet]) -> Subnet:
 
 
 def _foreign(host: Host) -> list[HostLink]:
-    return [link for link in host.links if not link.alias.startswith(MARK)]
+    return [link for link in host.links if not ours(link.alias)]
 
 
 def _router(subnet: Subnet, host: Host) -> Address | None:

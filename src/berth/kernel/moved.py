@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
+from msgspec.structs import replace
+
 from berth.kernel import rtnl
 from berth.kernel.netlink import CREATE, EXCL, REPLACE, Attrs, Message, Netlink, attr, attrs, items, number, string
 from berth.kernel.netlink import text as text_attr
@@ -26,6 +28,7 @@ _CACHEINFO, _ROUTE_CACHEINFO = struct.Struct("=IIII"), struct.Struct("=IIiIIIII"
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 6
 _IFA_FLAGS, _IFA_METRIC, _IFA_PROTO = 8, 9, 11
 _SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400  # NODAD HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN
+_TENTATIVE = 0x40
 _TEMPORARY = 0x01  # IPv6 privacy addresses; the same bit is IFA_F_SECONDARY in IPv4
 
 _RTA_DST, _RTA_SRC, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_PREFSRC = 1, 2, 4, 5, 6, 7
@@ -79,6 +82,15 @@ def _addresses(nl: Netlink, index: dict[int, str]) -> Iterator[MovedAddr]:
                 yield _address(found, length, flags, scope, dev, place)
 
 
+def tentative(nl: Netlink, devices: set[str]) -> bool:
+    """Whether an address of the links may not be used yet, since the kernel still asks whether it is unique."""
+    index = {nl.index(name) for name in devices}
+    for data in nl.dump(rtnl.GETADDR, _IFADDR.pack(socket.AF_INET6, 0, 0, 0, 0)):
+        if _IFADDR.unpack_from(data)[4] in index and _IFADDR.unpack_from(data)[2] & _TENTATIVE:
+            return True
+    return False
+
+
 def _address(found: Attrs, length: int, flags: int, scope: int, dev: str, place: int) -> MovedAddr:
     far = found[_IFA_ADDRESS]
     near = found.get(_IFA_LOCAL, far)
@@ -130,12 +142,25 @@ def _routes(nl: Netlink, index: dict[int, str]) -> Iterator[MovedRoute]:
         _, _, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
         found = attrs(data, _RTMSG.size)
         table = number(found.get(_RTA_TABLE, b""), table)
-        if protocol == KERNEL or kind != _UNICAST or table == _LOCAL_TABLE:
+        if kind != _UNICAST or table == _LOCAL_TABLE:
             continue
         hops = tuple(_hops(found.get(_RTA_MULTIPATH, b""), index))
         dev = hops[0].dev if hops else index.get(number(found.get(_RTA_OIF, b"")), "")
-        if dev and _RTA_NH_ID not in found:
-            yield _route(data, found, table, dev, hops)
+        if not dev or _RTA_NH_ID in found:
+            continue
+        route = _route(data, found, table, dev, hops)
+        if protocol == KERNEL and not (route.family == socket.AF_INET6 and route.expires):
+            continue  # it goes with its address; but one that expires outlives it
+        yield from _apart(route) if route.family == socket.AF_INET6 else (route,)
+
+
+def _apart(route: MovedRoute) -> Iterator[MovedRoute]:
+    """IPv6 routes of one metric to one destination are told as one, but are added and deleted one by one."""
+    if not route.hops:
+        yield route
+    for hop in route.hops:
+        alone = (hop,) if hop.weight else ()
+        yield replace(route, dev=hop.dev, via=hop.via, flags=hop.flags, hops=alone)
 
 
 def _route(data: bytes, found: Attrs, table: int, dev: str, hops: tuple[Hop, ...]) -> MovedRoute:
@@ -171,8 +196,10 @@ def _hops(data: bytes, index: dict[int, str]) -> Iterator[Hop]:
         length, flags, weight, link = _RTNEXTHOP.unpack_from(data, offset)
         if length < _RTNEXTHOP.size or offset + length > len(data):
             return
-        inside = tuple((kind, value.hex()) for kind, value in items(data[offset + _RTNEXTHOP.size : offset + length]))
-        yield Hop(index.get(link, ""), flags & _ONLINK, weight, inside)
+        found = dict(items(data[offset + _RTNEXTHOP.size : offset + length]))
+        via = found.pop(_RTA_GATEWAY, None) or found.pop(_RTA_VIA, b"")[2:]
+        raw = tuple((kind, value.hex()) for kind, value in sorted(found.items()))
+        yield Hop(index.get(link, ""), flags & _ONLINK, weight, str(ip_address(via)) if via else "", raw)
         offset += length + 3 & ~3
 
 
@@ -188,9 +215,9 @@ def _route_body(nl: Netlink, route: MovedRoute, *, whole: bool) -> bytes:
     if route.metric:
         body += u32_attr(_RTA_PRIORITY, route.metric)
     if route.hops:
-        body += attr(_RTA_MULTIPATH, b"".join(_hop(nl, hop) for hop in route.hops))
+        body += attr(_RTA_MULTIPATH, b"".join(_hop(nl, hop, route.family) for hop in route.hops))
     else:
-        body += u32_attr(_RTA_OIF, rtnl.index(nl, route.dev)) + _gateway(route)
+        body += u32_attr(_RTA_OIF, rtnl.index(nl, route.dev)) + _gateway(route.via, route.family)
     if whole:
         body += attr(_RTA_PREFSRC, _packed(route.source)) if route.source else b""
         body += attr(_RTA_PREF, bytes([route.preference])) if route.preference else b""
@@ -199,16 +226,16 @@ def _route_body(nl: Netlink, route: MovedRoute, *, whole: bool) -> bytes:
     return body
 
 
-def _gateway(route: MovedRoute) -> bytes:
-    if not route.via:
+def _gateway(via: str, family: int) -> bytes:
+    if not via:
         return b""
-    if _family(route.via) != route.family:  # RFC 8950
-        return attr(_RTA_VIA, struct.pack("=H", _family(route.via)) + _packed(route.via))
-    return attr(_RTA_GATEWAY, _packed(route.via))
+    if _family(via) != family:  # RFC 8950
+        return attr(_RTA_VIA, struct.pack("=H", _family(via)) + _packed(via))
+    return attr(_RTA_GATEWAY, _packed(via))
 
 
-def _hop(nl: Netlink, hop: Hop) -> bytes:
-    inside = b"".join(attr(kind, bytes.fromhex(value)) for kind, value in hop.attributes)
+def _hop(nl: Netlink, hop: Hop, family: int) -> bytes:
+    inside = _gateway(hop.via, family) + b"".join(attr(kind, bytes.fromhex(value)) for kind, value in hop.attributes)
     return _RTNEXTHOP.pack(_RTNEXTHOP.size + len(inside), hop.flags, hop.weight, rtnl.index(nl, hop.dev)) + inside
 
 
@@ -266,9 +293,9 @@ def add(nl: Netlink, noun: Moved, *, replace: bool = False) -> Message:
             # Not EXCL: the kernel may have made the link-local one by itself a moment ago.
             return Message(rtnl.NEWADDR, CREATE | REPLACE, _addr_body(nl, noun))
         case MovedRoute():
-            # A second next hop of the same metric would be refused with EXCL (IPv6), although the first one is about
-            # to go.
-            flags = CREATE if noun.family == socket.AF_INET6 and not replace else fresh
+            # IPv6: EXCL would refuse a second next hop of the same metric, although the first one is about to go, and
+            # REPLACE would replace any of that metric, be it through another link.
+            flags = CREATE if noun.family == socket.AF_INET6 else fresh
             return Message(rtnl.NEWROUTE, flags, _route_body(nl, noun, whole=True))
         case MovedRule():
             return Message(_NEWRULE, CREATE | EXCL, _rule_body(noun))

@@ -94,6 +94,17 @@ def _swept(noun: Obj) -> bool:
     return ours(mark)
 
 
+def datapath() -> str:
+    """The datapath of a new bridge (`OvsBridge.datapath`): the kernel's, unless ovs-vswitchd was told to do without.
+
+    Raises `Unsupported` where no Open vSwitch runs.
+    """
+    with Database.connect() as db:
+        db.require_switch()
+        (rows,) = _rows(db, ("Open_vSwitch", ("datapath_types",)))
+    return "" if any("system" in _all(row["datapath_types"]) for row in rows) else "netdev"
+
+
 def with_switches(links: tuple[HostLink, ...]) -> tuple[HostLink, ...]:
     """The host's links, with what only Open vSwitch knows of them: which are its bridges, and whose ports others are.
 
@@ -297,7 +308,7 @@ def _follow(db: Database, number: int, ops: Sequence[Op], what: str) -> None:
     behind = {"where": [["cur_cfg", "<", number]], "columns": ["cur_cfg"], "until": "==", "rows": []}
     transaction.do("wait", "Open_vSwitch", timeout=_PATIENCE, **behind)
     names = {
-        transaction.do("select", "Interface", where=[["name", "==", op.new.key[2]]], columns=["error"]): op
+        transaction.do("select", "Interface", where=[["name", "==", op.new.key[2]]], columns=["error", "ofport"]): op
         for op in ops
         if not isinstance(op, Del)
     }
@@ -306,5 +317,18 @@ def _follow(db: Database, number: int, ops: Sequence[Op], what: str) -> None:
     except Refused:
         raise Refused(f"ovs-vswitchd has not done `{what}` within {_PATIENCE // 1000} s: see its log") from None
     for place, op in names.items():
-        for error in (said for row in results[place]["rows"] for said in _all(row["error"])):
-            raise Refused(f"Open vSwitch refused `{str(op)[2:]}`: {error}")
+        for row in results[place]["rows"]:
+            if why := _why_not(row):
+                raise Refused(f"Open vSwitch refused `{str(op)[2:]}`: {why}")
+
+
+def _why_not(interface: Json) -> str:
+    """Why a link is no port of the switch's though the database says so; "": it is one.
+
+    A bridge whose datapath cannot be had is told of in the log alone, and none of its ports has a number.
+    """
+    for error in _all(interface["error"]):
+        return str(error)
+    if any(number > 0 for number in _all(interface["ofport"])):
+        return ""
+    return "its log says why (for a bridge of datapath_type=system: is the kernel's module openvswitch there?)"

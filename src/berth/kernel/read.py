@@ -19,7 +19,6 @@ from berth.seams import Scope
 from berth.state import (
     HOST,
     MARK,
-    UPLINK_MARK,
     Addr,
     Bridge,
     Foreign,
@@ -33,6 +32,7 @@ from berth.state import (
     Sysctl,
     TextFile,
     Veth,
+    ours,
 )
 
 _MANY = 16  # links that are asked for one by one; more are picked from a list of all
@@ -74,7 +74,7 @@ def _links(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     with Netlink(ROUTE) as nl:
         if scope.marked or len(names) > _MANY:
             every = list(rtnl.links(nl))
-            chosen = [link for link in every if link.name in names or (scope.marked and _swept(link))]
+            chosen = [link for link in every if link.name in names or (scope.marked and ours(link.alias))]
             label = {link.index: link.name for link in every}
         else:
             chosen = [link for link in (rtnl.link(nl, name) for name in sorted(names)) if link is not None]
@@ -83,11 +83,6 @@ def _links(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
         for link in chosen:
             if link.group != rtnl.RETIRED:
                 yield _link_noun(nl, link, label, peers)
-
-
-def _swept(link: rtnl.Link) -> bool:
-    """Whether a link is Berth's to remove when nobody wants it: not the bridge that the host itself is reached by."""
-    return link.alias.startswith(MARK) and not link.alias.startswith(UPLINK_MARK)
 
 
 def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peers) -> Obj:

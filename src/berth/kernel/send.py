@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -20,7 +22,7 @@ from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refus
 from berth.kernel import moved, nft, offload, ovs, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
-from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.moved import KERNEL, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan
 from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Noun, Route, Sysctl, Veth
@@ -118,18 +120,40 @@ def _known_addresses(ops: Sequence[Op]) -> Iterator[None]:
     _set([replace(setting, value="0") for setting in before])
     try:
         yield
+        if before:
+            _await_addresses(devs)
     finally:
         _set(before)
 
 
-_GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL)  # already gone is as good as deleted
+def _await_addresses(devs: set[str]) -> None:
+    """The kernel looks at the setting a moment later, in a thread of its own."""
+    with Netlink(ROUTE) as nl:
+        for _ in range(_LOOKS):
+            if not moved.tentative(nl, devs):
+                return
+            time.sleep(0.001)
+
+
+_LOOKS = 200
+_GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT)  # already gone is as good as deleted
 
 
 def _batch(nl: Netlink, requests: Sequence[tuple[Op, Message]]) -> None:
     for refusal in nl.batch([message for _, message in requests]):
         op = requests[refusal.index][0]
-        if not (isinstance(op, Del) and refusal.errno in _GONE):
+        if not (_gone(op, refusal) or _made(op, refusal)):
             raise explain(refusal, op)
+
+
+def _gone(op: Op, refusal: Refusal) -> bool:
+    return isinstance(op, Del) and refusal.errno in _GONE
+
+
+def _made(op: Op, refusal: Refusal) -> bool:
+    """Whether the kernel has made by itself what was asked for."""
+    made = subject(op)
+    return refusal.errno == errno.EEXIST and isinstance(made, MovedRoute) and made.protocol == KERNEL
 
 
 def _refuse_taken(nl: Netlink, op: Add) -> None:
@@ -168,7 +192,11 @@ def _encode_cable(nl: Netlink, op: Op, fds: list[int]) -> Iterator[Message]:
 
 def _encode_ip(nl: Netlink, op: Op) -> Iterator[Message]:
     try:
-        yield _ip_message(nl, op)
+        match op:
+            case Change(old=MovedRoute(family=socket.AF_INET6) as old, new=MovedRoute() as new):
+                yield from (moved.delete(nl, old), moved.add(nl, new))
+            case _:
+                yield _ip_message(nl, op)
     except NotFound:
         if not isinstance(op, Del):
             raise  # a link that is gone took along what was to be deleted

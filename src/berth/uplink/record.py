@@ -41,7 +41,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     verb: str  # adopt | release
     source: str  # the link that carries the host's addresses before
     target: str  # the one that does after
-    phase: str  # changing | waiting (for the operator) | finishing
+    phase: str  # changing | waiting (for the operator) | finishing | stuck (on the way back)
     pid: int  # who is at work
     boot: str  # in which boot
     armed: float  # seconds since the boot, suspended ones too

@@ -144,7 +144,7 @@ def test_a_bridge_without_a_datapath_is_refused(switched: SwitchedHost) -> None:
     """The switch of these tests is told to do without the kernel's."""
     assert ovs.datapath() == "netdev"
     kernels = OvsBridge("sw0", _BRIDGE.mac, "", NETWORK)
-    with pytest.raises(Refused, match="add-br sw0 .*module openvswitch"):
+    with pytest.raises(Refused, match=r"add-br sw0 .*module openvswitch"):
         switched.send(Add(kernels))
     switched.send(*diff({_BRIDGE}, switched.read(_BRIDGE)).ops)
     switched.send(Add(LinkUp(HOST, "sw0")))

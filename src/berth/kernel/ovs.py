@@ -77,7 +77,7 @@ def read(keys: Iterable[Key], *, marked: bool) -> Iterator[Obj]:
         return
     with db, Netlink(ROUTE) as nl:
         for noun in _Rows(db).nouns():
-            if noun.key in wanted or (marked and _swept(noun)):
+            if noun.key in wanted or (marked and ours(noun.owner or "")):
                 yield _stale(noun) if isinstance(noun, OvsPort) and not rtnl.is_promiscuous(nl, noun.name) else noun
 
 
@@ -87,11 +87,6 @@ def _stale(port: OvsPort) -> OvsPort:
     A link that is made anew under the name is another one, which ovs-vswitchd does not notice.
     """
     return msgspec.structs.replace(port, bridge="")
-
-
-def _swept(noun: Obj) -> bool:
-    mark = noun.owner or ""
-    return ours(mark)
 
 
 def datapath() -> str:

@@ -21,7 +21,7 @@ _MAKING = 900  # seconds for them over a slow line
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the time to make the Debians where there are none yet: any may be the one that has to."""
-    if not all((cache() / suite).exists() for suite in SUITES.values()):
+    if not all((cache() / suite).exists() for suite in (*SUITES.values(), "bookworm-net")):
         for item in items:
             if Path(__file__).parent in item.path.parents:
                 item.add_marker(pytest.mark.timeout(_MAKING), append=False)

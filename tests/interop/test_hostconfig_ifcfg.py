@@ -39,6 +39,7 @@ print(json.dumps({path.name: path.read_text() for path in pathlib.Path("/tmp/ren
 #: What we say and it does not.
 LOST = {
     ("ifcfg-br0", "NAME"): "a name for people",
+    ("ifcfg-br0", "UUID"): "NetworkManager's, so that it can be told which profile to bring up",
     ("ifcfg-br0", "MACADDR"): "it has no MAC for a bridge: the host's lease would depend on the order of the ports",
     ("ifcfg-br0", "DELAY"): "it has no forward delay for a bridge, be it 0 or not",
     ("ifcfg-br0", "IPV6_AUTOCONF"): "it does not say that addresses are learnt: the default",

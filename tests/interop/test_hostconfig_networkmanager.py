@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from berth.hostconfig import Edits, File
-from berth.hostconfig.networkmanager import NetworkManager, uuids
+from berth.hostconfig import File, Renderer
+from berth.hostconfig.ifcfg import Ifcfg
+from berth.hostconfig.networkmanager import DIRECTORY, NetworkManager, uuids
 from berth.model import Uplink
 from hostconfig_cases import Case, cases
 
@@ -29,7 +30,7 @@ pytestmark = [
 CASES = cases("networkmanager")
 # NetworkManager's metrics go by the kind of link: 100 an Ethernet card's, 425 a bridge's.
 _BY_KIND = (100, 425)
-_PING = ["ping", "-D", "-i", "0.02", "10.77.0.5"]
+_PING = ["ping", "-D", "-i", "0.02"]
 
 
 @contextmanager
@@ -99,15 +100,13 @@ def test_a_running_one_takes_over_and_back(name: str, tmp_path: Path) -> None:
     with Lan(tmp_path / "leases", advertise=router_tells) as lan, running(lan, case.before) as debian:
         had, names, before = settled(lan, "eth0", case.uplink), resolvers(debian), active(debian)
         address = next(each["local"] for each in had["addresses"])
-        ping = lan.lab.popen("router", [*_PING[:-1], address], stdout=subprocess.PIPE, text=True)
-        lan.ip("link", "add", "br0", "up", "address", MAC, "type", "bridge", "forward_delay", "0", "stp_state", "0")
-        lan.ip("link", "set", "dev", "eth0", "master", "br0")
-        lan.move("eth0", "br0")
+        ping = lan.lab.popen("router", [*_PING, address], stdout=subprocess.PIPE, text=True)
+        adopted(lan)
         index = lan.link("br0")["ifindex"]
         found = files(debian)
         edits = NetworkManager().adopt(found, case.uplink)
         write(debian, edits)
-        reload(debian, case.uplink)
+        reload(debian, NetworkManager(), case.uplink)
         assert settled(lan, "br0", case.uplink) == had
         lan.assert_bridge("br0", "eth0", 1500)
         assert lan.link("br0")["ifindex"] == index, "it has made the bridge anew"
@@ -115,12 +114,12 @@ def test_a_running_one_takes_over_and_back(name: str, tmp_path: Path) -> None:
         assert resolvers(debian) == names
         there = answers(ping)
 
-        ping = lan.lab.popen("router", [*_PING[:-1], address], stdout=subprocess.PIPE, text=True)
+        ping = lan.lab.popen("router", [*_PING, address], stdout=subprocess.PIPE, text=True)
         lan.ip("link", "set", "dev", "eth0", "nomaster")
         lan.move("br0", "eth0")
         lan.ip("link", "delete", "dev", "br0")
         write(debian, {path: found.get(path) for path in edits})
-        reload(debian, case.uplink)
+        reload(debian, NetworkManager(), case.uplink)
         assert settled(lan, "eth0", case.uplink) == had
         assert not lan.link("br0")
         assert {link: uuid for link, uuid in active(debian).items() if link == "eth0"} == before
@@ -128,6 +127,36 @@ def test_a_running_one_takes_over_and_back(name: str, tmp_path: Path) -> None:
         back = answers(ping)
         print(f"{name}: longest gap {there:.3f} s, and back {back:.3f} s")
         assert max(there, back) < 3, "a person would notice"
+
+
+def test_a_running_one_takes_ifcfg_files_over_and_back(tmp_path: Path) -> None:
+    """Debian's NetworkManager does not read them: here are the profiles that its plugin makes of them on RHEL."""
+    case = next(case for case in CASES if case.name == "static")
+    path = next(iter(case.before))
+    text = case.before[path].text
+    card, addressing = text[: text.index("[ipv4]")], text[text.index("[ipv4]") :]
+    port = card.replace("interface-name=eth0\n", "interface-name=eth0\nmaster=br0\nslave-type=bridge\n")
+    bridge = f"[connection]\nid=System br0\nuuid={uuids(case.uplink)[0]}\ntype=bridge\ninterface-name=br0\n"
+    bridge += f"[ethernet]\ncloned-mac-address={MAC}\n[bridge]\nstp=false\n{addressing}"
+    with Lan(tmp_path / "leases") as lan, running(lan, case.before) as debian:
+        had, before = settled(lan, "eth0", case.uplink), active(debian)
+        adopted(lan)
+        edits = {path: File(port, 0o600), f"{DIRECTORY}/br0.nmconnection": File(bridge, 0o600)}
+        write(debian, edits)
+        reload(debian, Ifcfg(), case.uplink)
+        assert settled(lan, "br0", case.uplink) == had
+        lan.assert_bridge("br0", "eth0", 1500)
+        assert active(debian) == before | {"br0": uuids(case.uplink)[0]}
+        write(debian, {each: case.before.get(each) for each in edits})
+        reload(debian, Ifcfg(), case.uplink)
+        assert settled(lan, "eth0", case.uplink) == had
+
+
+def adopted(lan: Lan) -> None:
+    """What an adoption has done when the files are written."""
+    lan.ip("link", "add", "br0", "up", "address", MAC, "type", "bridge", "forward_delay", "0", "stp_state", "0")
+    lan.ip("link", "set", "dev", "eth0", "master", "br0")
+    lan.move("eth0", "br0")
 
 
 def files(debian: Debian) -> dict[str, File]:
@@ -138,13 +167,13 @@ def files(debian: Debian) -> dict[str, File]:
     return {path[1:]: File(debian.run(["cat", path], check=True).stdout, 0o600) for path in paths}
 
 
-def write(debian: Debian, edits: Edits) -> None:
+def write(debian: Debian, edits: Mapping[str, File | None]) -> None:
     debian.write({path: file for path, file in edits.items() if file is not None})
     debian.remove(*(path for path, file in edits.items() if file is None))
 
 
-def reload(debian: Debian, uplink: Uplink) -> None:
-    for command in NetworkManager().reload(uplink):
+def reload(debian: Debian, renderer: Renderer, uplink: Uplink) -> None:
+    for command in renderer.reload(uplink):
         debian.run(command, check=True)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from berth.errors import Invalid
@@ -58,3 +60,8 @@ def test_a_file_of_another_card_is_not_the_nics() -> None:
 def test_both_files_are_as_secret_as_the_nics_was() -> None:
     edits = Ifcfg().adopt({ETH0: File("DEVICE=eth0\nBOOTPROTO=dhcp\n", 0o600)}, UPLINK)
     assert {path: file and file.mode for path, file in edits.items()} == {ETH0: 0o600, f"{DIRECTORY}/ifcfg-br0": 0o600}
+
+
+def test_open_vswitch_is_refused() -> None:
+    with pytest.raises(Invalid, match="Open vSwitch"):
+        Ifcfg().adopt({}, replace(UPLINK, switch="ovs"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from berth.errors import Invalid
@@ -72,3 +74,13 @@ def test_a_name_that_only_begins_like_the_nics_is_another_one() -> None:
 def test_a_comment_with_a_backslash_ends_with_its_line() -> None:
     files = {MAIN: File(f"# all of it \\\n{STATIC}")}
     assert Ifupdown().configures(files, UPLINK)
+
+
+def test_open_vswitch_is_refused() -> None:
+    with pytest.raises(Invalid, match="Open vSwitch"):
+        Ifupdown().adopt({}, replace(UPLINK, switch="ovs"))
+
+
+def test_a_file_that_is_not_about_the_nic_is_not_touched_even_without_a_last_line_end() -> None:
+    files = {MAIN: File(f"source interfaces.d/*\n{STATIC}"), "etc/network/interfaces.d/lo": File("auto lo")}
+    assert list(Ifupdown().adopt(files, UPLINK)) == [MAIN]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from berth.errors import Invalid
@@ -80,3 +82,8 @@ def test_what_netplan_makes_is_netplans() -> None:
     assert not NetworkManager().configures(files, UPLINK)
     edited = NetworkManager().adopt(files, UPLINK)[paths(UPLINK)[0]]
     assert edited is not None and "10.77.0.5" not in edited.text
+
+
+def test_open_vswitch_is_refused() -> None:
+    with pytest.raises(Invalid, match="Open vSwitch"):
+        NetworkManager().adopt({}, replace(UPLINK, switch="ovs"))

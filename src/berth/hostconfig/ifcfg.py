@@ -15,6 +15,8 @@ from typing import ClassVar
 
 from berth.errors import Invalid
 from berth.hostconfig import Edits, File, Files
+from berth.hostconfig.networkmanager import uuids
+from berth.hostconfig.switches import refuse_other_switches
 from berth.model import Addressing, Uplink, UplinkRoute
 
 DIRECTORY = "etc/sysconfig/network-scripts"
@@ -32,6 +34,18 @@ _BRIDGES = re.compile(
 )
 # Of these one gives the NIC an address, or has it look for one.
 _ADDRESSES = re.compile(r"IPADDR\d*|IPV6ADDR|IPV6_AUTOCONF|DHCPV6C")
+
+# Where NetworkManager has the card, and its plugin reads these files. Back too: the bridge's profile is gone then. The
+# card's is begun anew in either case: it is one and the same, and goes on as it was until then.
+_RELOAD = """
+state=$(nmcli -g GENERAL.STATE device show "$2" 2>/dev/null) || exit 0
+case $state in "10 "*) exit 0 ;; esac
+nmcli connection reload
+if nmcli connection show uuid "$1" >/dev/null 2>&1; then
+    nmcli connection up uuid "$1"
+fi
+exec nmcli device connect "$2"
+"""
 
 
 class Ifcfg:
@@ -53,6 +67,7 @@ class Ifcfg:
         Raises `Invalid` for files that are not assignments throughout, for a NIC that is a port of something else,
         and for a bridge that has a file already.
         """
+        refuse_other_switches(uplink, "ifcfg files")
         loaded = _read(files)
         nics, bridges = _nics(loaded, uplink), f"{DIRECTORY}/ifcfg-{uplink.bridge}"
         if nics is not None and nics.get("BRIDGE") == uplink.bridge and bridges in files:
@@ -68,8 +83,8 @@ class Ifcfg:
         return edits | _beside(files, loaded, nics, uplink) | _global(files, uplink)
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """Nothing: the scripts read the files when they are called next."""
-        return ()
+        """For the scripts nothing: they read the files when they are called next. A NetworkManager is told of them."""
+        return (("sh", "-ec", _RELOAD, "reload", uuids(uplink)[0], uplink.nic),)
 
 
 @dataclass(slots=True)
@@ -196,7 +211,8 @@ def _bridge(nics: Settings, uplink: Uplink, says_nothing: bool) -> Settings:
 
 
 def _head(uplink: Uplink) -> Iterator[tuple[str, str]]:
-    yield from (("TYPE", "Bridge"), ("DEVICE", uplink.bridge), ("NAME", uplink.bridge), ("ONBOOT", "yes"))
+    yield from (("TYPE", "Bridge"), ("DEVICE", uplink.bridge), ("NAME", uplink.bridge))
+    yield from (("UUID", uuids(uplink)[0]), ("ONBOOT", "yes"))
 
 
 def _tail(uplink: Uplink) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ from typing import ClassVar
 from berth.errors import Invalid
 from berth.hostconfig import Edits, File, Files
 from berth.hostconfig.interfaces import DIRECTORIES, MAIN, Interfaces, Line, Stanza, made, read
+from berth.hostconfig.switches import refuse_other_switches
 from berth.model import Addressing, Uplink, UplinkRoute
 
 #: There where the package bridge-utils is installed: what carries out the bridge_* options.
@@ -52,7 +53,9 @@ class Ifupdown:
         Raises `Invalid` for files that ifupdown does not take, for a bridge that has a stanza already, for a NIC
         that is another bridge's port or configured in ways that have no counterpart for a bridge.
         """
+        refuse_other_switches(uplink, "/etc/network/interfaces")
         loaded = read(files)
+        as_read = {parsed.path: parsed.text() for parsed in loaded}
         if any(_is_done(each, uplink) for parsed in loaded for each in parsed.stanzas):
             return {}
         for parsed in loaded:
@@ -68,7 +71,7 @@ class Ifupdown:
         return {
             path: File(text, files[path].mode if path in files else 0o644)
             for path, text in texts.items()
-            if path not in files or text != files[path].text
+            if text != as_read.get(path)
         }
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:

@@ -19,6 +19,7 @@ from uuid import NAMESPACE_URL, uuid5
 from berth.errors import Invalid
 from berth.hostconfig import Edits, File, Files
 from berth.hostconfig.ini import Entry, Ini, Section
+from berth.hostconfig.switches import refuse_other_switches
 from berth.model import Addressing, Uplink, UplinkRoute
 
 DIRECTORY = "etc/NetworkManager/system-connections"
@@ -103,6 +104,7 @@ class NetworkManager:
 
         Raises `Invalid` for files that are no keyfiles, and for a NIC or a bridge that has a profile of another kind.
         """
+        refuse_other_switches(uplink, "keyfiles")
         bridge_path, port_path = paths(uplink)
         bridge_uuid, port_uuid = uuids(uplink)
         if bridge_path in files and Ini.parse(bridge_path, files[bridge_path].text).get("connection", "uuid") == (

@@ -15,7 +15,9 @@ from berth.engine.parts import Parts
 from berth.engine.persistence import Persister
 from berth.engine.uplink import Uplinks
 from berth.errors import Invalid
-from berth.hostconfig.systems import KEPT_AWAY, RENDERERS, keep_away
+from berth.hostconfig.keepaway import GLOBS as KEPT_AWAY
+from berth.hostconfig.keepaway import keep_away
+from berth.hostconfig.systems import RENDERERS
 from berth.kernel.guard import ProcessGuard
 from berth.kernel.linux import LinuxKernel
 from berth.kernel.uplink import LinuxUplink

@@ -74,9 +74,9 @@ class Home:
         # The link-local address is new, and the kernel still asks whether it is unique.
         self.until("! ip -6 address show tentative | grep -q .")
 
-    def sh(self, script: str, node: str = "host") -> str:
+    def sh(self, script: str, node: str = "host", **env: str) -> str:
         """What a shell prints for a script that must succeed."""
-        return self.lab.run(node, ["sh", "-ec", script], check=True).stdout
+        return self.lab.run(node, ["sh", "-ec", script], env=env, check=True).stdout
 
     def tried(self, line: str, **env: str) -> subprocess.CompletedProcess[str]:
         """Type `berth …`, whatever comes of it."""

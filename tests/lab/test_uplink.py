@@ -179,7 +179,7 @@ def test_killed_at_every_step(house: Home, verb: str) -> None:
         house.until_over()
         assert house.look() == before, f"after step {step}"
         step += 1
-    assert step > 20
+    assert step > 10
     assert house.look() != before
 
 

@@ -16,6 +16,7 @@ from berth.errors import Invalid, NotFound, Refused, Taken
 from berth.moved import Port
 from berth.seams import Scope
 from berth.state import State, TextFile
+from berth.uplink.facts import Facts
 from berth.uplink.record import Adopted, Checkpoint, Client, Record, Report
 from berth.uplink.risks import risks
 from berth.uplink.seams import Guard
@@ -43,8 +44,7 @@ class Uplinks:
         if adopted is not None and self._in_effect(nic, adopted):
             raise Taken(f"{nic} is a port of {adopted.bridge} already: see `berth uplink status {nic}`")
         facts = self._parts.host.facts(nic, bridge)
-        answering = frozenset(via for via in facts.gateways if self._parts.host.answers(nic, via, _ANSWERS_WITHIN))
-        facts = replace(facts, answering=answering)
+        facts = self._asked(facts, nic)
         persistence = self._persist(facts, bridge, switch, persist, self._parts.host)
         there = self._texts(map(self._parts.host.path, persistence.edits or ()))
         return adopting(facts, bridge, persistence, there, self._parts.host.path, risks(facts, bridge))
@@ -235,6 +235,11 @@ class Uplinks:
             raise Refused(f"{cp.verb} of {nic} was taken back: {record.report.reason}")
 
     # --- helpers ----------------------------------------------------------------------------------------
+
+    def _asked(self, facts: Facts, dev: str) -> Facts:
+        """The facts, and which of the gateways answer."""
+        answers = self._parts.host.answers
+        return replace(facts, answering=frozenset(ip for ip in facts.gateways if answers(dev, ip, _ANSWERS_WITHIN)))
 
     def _leftover(self, nic: str) -> Report | None:
         """Put back what an interrupted change has left. With the lock held, nobody can be at work on it.

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from berth.hostconfig import Edits, Files, Renderer
-from berth.model import Uplink
+from berth.hostconfig import Renderer
+from berth.hostconfig.ifcfg import Ifcfg
+from berth.hostconfig.ifupdown import Ifupdown
+from berth.hostconfig.netplan import Netplan
+from berth.hostconfig.networkd import Networkd
+from berth.hostconfig.networkmanager import NetworkManager
 
-RENDERERS: tuple[Renderer, ...] = ()
-KEPT_AWAY: tuple[str, ...] = ()
-
-
-def keep_away(files: Files, uplink: Uplink) -> Edits:
-    return {}
+RENDERERS: tuple[Renderer, ...] = (Netplan(), Ifupdown(), Ifcfg(), NetworkManager(), Networkd())

@@ -32,7 +32,9 @@ _SWITCH = "switch"  # the lab's node that is a bridge of the same name
 _BOOT_WITHIN, _END_WITHIN = 120, 20  # seconds; the other cores may be busy with other tests
 _PAYLOAD_SIZE = "256M"  # sparse
 # Nothing of the machine's own settings counts, and no card is there but what is named.
-_BARE = "-nodefaults -no-user-config -display none -machine q35 -accel tcg,thread=multi -cpu qemu64 -smp 2 -m 768"
+_BARE = (
+    "-nodefaults -no-user-config -display none -machine q35 -accel tcg,thread=multi -cpu qemu64,rdrand=on -smp 2 -m 768"
+)
 _KERNEL_ARGS = "console=ttyS0 net.ifnames=0 mitigations=off panic=-1 loglevel=4 systemd.show_status=error"
 
 
@@ -144,7 +146,7 @@ class Machine:
     def _argv(self) -> list[str]:
         made = image()
         return [
-            *("qemu-system-x86_64", *_BARE.split()),
+            *("qemu-system-x86_64", *_BARE.split(), "-cpu", _CPU),
             *("-kernel", str(made.kernel), "-initrd", str(made.initrd), "-append", _KERNEL_ARGS),
             *("-chardev", f"file,id=console,path={self.home}/console.log,append=on", "-serial", "chardev:console"),
             *("-drive", f"file={self.home}/disk,format=qcow2,if=virtio,cache=writeback"),

@@ -18,7 +18,7 @@ from .setups import ADDRESS, SETUPS, Setup
 ROUTER = "192.168.2.1"
 _OUT_FOR = 5.0  # seconds at most that an emulated machine, which is some twenty times slower, is away in a move
 # All that is configured anywhere, with its rights, but for what DHCP clients write as they go.
-_ETC = "cd /etc && find . -xdev ! -name resolv.conf ! -name .pwd.lock -printf '%p %M %U %G %l\\n' | sort"
+_ETC = "cd /etc && find . -xdev ! -name resolv.conf ! -name .pwd.lock ! -type d -printf '%p %M %U %G %l\\n' | sort"
 _ETC += "; find . -xdev -type f ! -name resolv.conf -print0 | sort -z | xargs -0 sha256sum"
 
 

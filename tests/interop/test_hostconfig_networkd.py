@@ -12,7 +12,7 @@ from berth.hostconfig.networkd import Networkd
 from berth.model import Addressing, Uplink
 from hostconfig_cases import Case, cases
 
-from .namespace_host import MAC, NamespaceHost, but_for_the_lease, difference, until
+from .namespace_host import MAC, ROUTER, NamespaceHost, but_for_the_lease, difference, until
 
 ETC = "etc/systemd/network"
 DHCP = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n"
@@ -71,7 +71,7 @@ def test_the_server_sees_the_client_that_it_knows(host: NamespaceHost) -> None:
 IAID = "[DHCPv4]\nIAID=305419896\n"
 
 
-@pytest.mark.parametrize("name", ["static", "dhcp-client-id", "catch-all"])
+@pytest.mark.parametrize("name", ["static", "dual-stack", "dhcp-client-id", "catch-all"])
 def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost, name: str) -> None:
     (case,) = [case for case in cases("networkd") if case.name == name]
     host.write(case.before)
@@ -80,6 +80,7 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost, n
     had = host.load("eth0")
     with host.pings() as pings:
         host.move("eth0", "br0")
+        host.run(["ping", "-c1", "-W5", ROUTER])  # files are written when the gateway has answered
         host.edit(Networkd().adopt(host.files(Networkd.globs), case.uplink))
         for command in Networkd().reload(case.uplink):
             host.run(command)

@@ -133,6 +133,21 @@ def test_what_cannot_be_done_is_refused_in_one_line(path: str, text: str, compla
     assert "\n" not in str(refused.value)
 
 
+def test_an_open_vswitch_remembers_its_ports_itself() -> None:
+    uplink = Uplink("eth0", "br0", UPLINK.mac, switch="ovs", ipv4=Addressing("auto"))
+    before = {f"{ETC}/20-eth0.network": File(STATIC)}
+    edits = Networkd().adopt(before, uplink)
+    assert set(edits) == {f"{ETC}/10-berth-br0.network", f"{ETC}/20-eth0.network"}
+    assert (port := edits[f"{ETC}/20-eth0.network"]) is not None and "Bridge=" not in port.text
+    assert Networkd().adopt(applied(before, edits), uplink) == {}
+
+
+def test_cloud_init_is_told_to_leave_its_file_alone() -> None:
+    files = {f"{ETC}/10-cloud-init-eth0.network": File(STATIC)}
+    off = "etc/cloud/cloud.cfg.d/99-disable-network-config.cfg"
+    assert Networkd().adopt(files, UPLINK)[off] == File("network: {config: disabled}\n")
+
+
 def test_what_netplan_made_is_netplans() -> None:
     files = {"run/systemd/network/10-netplan-eth0.network": File(STATIC)}
     assert not Networkd().configures(files, UPLINK)

@@ -16,7 +16,8 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files
+from berth.hostconfig import Edits, File, Files, cloudinit
+from berth.hostconfig.cloudinit import kept_off
 from berth.hostconfig.netplan_text import Yaml
 from berth.hostconfig.networkd import LEASE_GLOBS, Networkd, client_id, on_link
 from berth.model import Addressing, Uplink
@@ -24,8 +25,6 @@ from berth.model import Addressing, Uplink
 ETC = "etc/netplan"
 NEW = f"{ETC}/90-berth.yaml"
 _DIRECTORIES = ("run/netplan", ETC, "usr/lib/netplan")  # an earlier one hides files of a later one
-_CLOUD = "etc/cloud/cloud.cfg.d"
-_KEEP_CLOUD_INIT_OFF = f"{_CLOUD}/99-disable-network-config.cfg"
 _MOVED = frozenset(
     [
         *("accept-ra", "addresses", "critical", "dhcp-identifier", "dhcp4", "dhcp4-overrides", "dhcp6"),
@@ -43,7 +42,7 @@ class Netplan:
     """The renderer of netplan's files."""
 
     name: ClassVar[str] = "netplan"
-    globs: ClassVar[tuple[str, ...]] = (*(f"{each}/*.yaml" for each in _DIRECTORIES), f"{_CLOUD}/*.cfg", *LEASE_GLOBS)
+    globs: ClassVar[tuple[str, ...]] = (*(f"{each}/*.yaml" for each in _DIRECTORIES), cloudinit.GLOB, *LEASE_GLOBS)
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
         """Whether an entry of `ethernets:` is about the NIC. Raises `Invalid`."""
@@ -67,7 +66,7 @@ class Netplan:
         edits: Edits = {
             each.path: File(each.text, files[each.path].mode if each.path in files else 0o600) for each in edited
         }
-        return edits | _lease(files, [*every, *edited], uplink) | _cloud_init(files, edits)
+        return edits | _lease(files, [*every, *edited], uplink) | kept_off(files, edits)
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """Have netplan's generator write for networkd or NetworkManager, and whichever runs read it."""
@@ -260,14 +259,3 @@ def _lease(files: Files, every: list[Yaml], uplink: Uplink) -> Edits:
     key, value = client_id(files, uplink)
     text = f"# Written by `berth uplink adopt {uplink.nic}`.\n\n[DHCPv4]\n{key}={value}\n"
     return {f"etc/systemd/network/10-netplan-{uplink.bridge}.network.d/berth.conf": File(text)}
-
-
-def _cloud_init(files: Files, edits: Edits) -> Edits:
-    """Keep cloud-init from writing its file anew at the next boot, if that was edited."""
-    made = [path for path in edits if path in files and ("50-cloud-init" in path or "cloud-init" in files[path].text)]
-    off = any(
-        (Yaml(path, file.text).network or {}).get("config") == "disabled"
-        for path, file in files.items()
-        if path.startswith(f"{_CLOUD}/") and "network:" in file.text
-    )
-    return {} if off or not made else {_KEEP_CLOUD_INIT_OFF: File("network: {config: disabled}\n")}

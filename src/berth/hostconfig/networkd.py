@@ -14,13 +14,15 @@ from __future__ import annotations
 from typing import ClassVar
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files
+from berth.hostconfig import Edits, File, Files, cloudinit
 from berth.hostconfig.ini import Entry, Ini, Section
 from berth.hostconfig.networkd_match import DIRECTORIES, ETC, Link, Network, first_for, networks
 from berth.model import Addressing, Uplink, UplinkRoute
 
 _LEASES = "run/systemd/netif/leases"
 LEASE_GLOBS = (f"{_LEASES}/*", "sys/class/net/*/ifindex")  # what `client_id` looks at
+#: A bridge by its switch, as a [Match] sees it.
+_LOOKS = {"bridge": {"type": "bridge", "kind": "bridge"}, "ovs": {"type": "ether", "kind": "openvswitch"}}
 _MAIN = 254  # the routing table
 _YES = ("yes", "true", "on", "1")
 
@@ -117,6 +119,7 @@ class Networkd:
     globs: ClassVar[tuple[str, ...]] = (
         *(f"{directory}/{end}" for directory in DIRECTORIES for end in ("*.network", "*.netdev", "*.network.d/*.conf")),
         *LEASE_GLOBS,
+        cloudinit.GLOB,
     )
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
@@ -131,16 +134,17 @@ class Networkd:
         """
         every = networks(files)
         nic = Link(uplink.nic, uplink.mac, permanent_mac=uplink.mac)
-        bridge = Link(uplink.bridge, uplink.mac, type="bridge", kind="bridge")
+        bridge = Link(uplink.bridge, uplink.mac, **_LOOKS[uplink.switch])
         said = first_for(every, nic)
-        if said is not None and said.get("Network", "Bridge") == uplink.bridge:
+        if _is_adopted(files, said, uplink):
             return {}
         _refuse(files, every, said, uplink)
         if said is not None and said.unmanaged:
             said = None
         own = said is not None and said.only_for(nic) and said.editable
         prefix = _prefix([each for each in every if not (own and each is said)], nic, bridge)
-        return _edits(files, uplink, said, own, f"{ETC}/{prefix}berth-")
+        edits = _edits(files, uplink, said, own, f"{ETC}/{prefix}berth-")
+        return edits | cloudinit.kept_off(files, edits)
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """Have networkd read its files again. It takes a bridge and a port that are so already as they are.
@@ -150,6 +154,12 @@ class Networkd:
         kernel next tells of that bridge: it does when the group is set, to what it is.
         """
         return (("networkctl", "reload"), ("ip", "link", "set", "dev", uplink.bridge, "group", "default"))
+
+
+def _is_adopted(files: Files, said: Network | None, uplink: Uplink) -> bool:
+    if uplink.switch == "ovs":
+        return any(path.startswith(f"{ETC}/") and path.endswith(f"berth-{uplink.bridge}.network") for path in files)
+    return said is not None and said.get("Network", "Bridge") == uplink.bridge
 
 
 def _edits(files: Files, uplink: Uplink, said: Network | None, own: bool, berth: str) -> Edits:
@@ -172,7 +182,8 @@ def _edits(files: Files, uplink: Uplink, said: Network | None, own: bool, berth:
     if _dhcp4(bridge):
         _keep_client_id(bridge, client_id(files, uplink))
     edits: Edits = {}
-    for ini in (_netdev(f"{berth}{uplink.bridge}.netdev", uplink), bridge, *stays):
+    made = [] if uplink.switch == "ovs" else [_netdev(f"{berth}{uplink.bridge}.netdev", uplink)]
+    for ini in (*made, bridge, *stays):
         there = files.get(ini.path)
         text = ini.text()
         if ini.path.endswith(".conf") and not any(each.entries for each in ini.sections):
@@ -271,7 +282,8 @@ def _port(stays: list[Ini], uplink: Uplink, mtu: str | None) -> None:
     if mtu and not any(part.get("Link", "MTUBytes") for part in stays):
         file.section("Link").set("MTUBytes", mtu)
     network = file.section("Network")
-    network.set("Bridge", uplink.bridge)
+    if uplink.switch != "ovs":  # whose ports are in its own database, as the bridge is
+        network.set("Bridge", uplink.bridge)
     network.set("LinkLocalAddressing", "no")
     network.set("IPv6AcceptRA", "no")
 

@@ -12,7 +12,7 @@ from ipaddress import ip_address, ip_network
 
 from msgspec.structs import replace
 
-from berth.kernel import rtnl
+from berth.kernel import ovs, rtnl
 from berth.kernel.netlink import CREATE, EXCL, REPLACE, Attrs, Message, Netlink, attr, attrs, items, number, string
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.netlink import u32 as u32_attr
@@ -53,17 +53,21 @@ def read(nl: Netlink) -> Iterator[Moved]:
 
 
 def port(nl: Netlink, dev: str) -> Port | None:
-    """Of which bridge a link is a port; None where there is no such link."""
+    """Of which bridge of the kernel's a link is a port; None where there is no such link."""
     found = rtnl.link(nl, dev)
     if found is None:
         return None
-    return Port(dev, rtnl.name_of(found.master) if found.master else "", found.address_mode)
+    master = rtnl.name_of(found.master) if found.master else ""
+    return Port(dev, "" if master == ovs.DATAPATH else master, found.address_mode)
 
 
 def set_port(nl: Netlink, wanted: Port) -> Message:
     """Plug a link in or out. In the same message, so that it never makes an address of its own as a port."""
-    master = rtnl.index(nl, wanted.master) if wanted.master else 0
-    return rtnl.set_link(wanted.dev, attributes=u32_attr(10, master) + rtnl.address_mode(wanted.address_mode))
+    attributes = rtnl.address_mode(wanted.address_mode)
+    now = port(nl, wanted.dev)
+    if now is None or now.master != wanted.master:  # the kernel cannot free a link of Open vSwitch
+        attributes = u32_attr(10, rtnl.index(nl, wanted.master) if wanted.master else 0) + attributes
+    return rtnl.set_link(wanted.dev, attributes=attributes)
 
 
 # --- addresses ------------------------------------------------------------------------------------------

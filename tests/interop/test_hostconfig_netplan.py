@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from configparser import ConfigParser
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from berth.hostconfig import File
 from berth.hostconfig.netplan import Netplan
+from berth.hostconfig.networkd import Networkd
 from berth.model import Addressing, Uplink
 from hostconfig_cases import Case, cases
 
-from .namespace_host import MAC, NamespaceHost, but_for_the_lease, difference, until
+from .namespace_host import MAC, ROUTER, NamespaceHost, but_for_the_lease, difference, until
 
 UPLINK = Uplink("eth0", "br0", MAC, ipv4=Addressing("auto"))
 DHCP = "network:\n  version: 2\n  ethernets:\n    eth0: {dhcp4: true, link-local: []}\n"
@@ -94,3 +96,31 @@ def _profile(host: NamespaceHost, link: str) -> ConfigParser:
     path = f"/run/NetworkManager/system-connections/netplan-{link}.nmconnection"
     parser.read_string(host.sh(f"cat {path}"))
     return parser
+
+
+def test_an_open_vswitch(host: NamespaceHost) -> None:
+    host.edit(Netplan().adopt({}, replace(UPLINK, switch="ovs")))
+    host.run(["netplan", "generate"])
+    unit = host.sh("cat /run/systemd/system/netplan-ovs-br0.service")
+    assert "ovs-vsctl --may-exist add-br br0\n" in unit and "add-port br0 eth0\n" in unit
+    assert "DHCP=ipv4" in host.sh("cat /run/systemd/network/10-netplan-br0.network")
+
+
+def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost) -> None:
+    (case,) = (case for case in cases("netplan") if case.name == "dual-stack")
+    host.write(case.before)
+    host.run(["netplan", "generate"])
+    host.networkd()
+    host.settled("eth0")
+    had = host.load("eth0")
+    with host.pings() as pings:
+        host.move("eth0", "br0")
+        host.run(["ping", "-c1", "-W5", ROUTER])
+        host.edit(Netplan().adopt(host.files(Netplan.globs), case.uplink))
+        host.run(["netplan", "generate"])
+        for command in Networkd().reload(case.uplink):  # no systemd runs here, which netplan's would ask for networkd
+            host.run(command)
+        host.settled("eth0", "br0")
+        host.is_a_port("eth0", "br0")
+        until(lambda: host.load("br0") == had, lambda: difference(host.load("br0"), had))
+    assert pings.gap < 0.2

@@ -232,6 +232,7 @@ def test_a_cable_has_no_master_to_be_freed_of(plugged: SwitchedHost) -> None:
 
 def test_the_hosts_links_are_told_with_their_switch(plugged: SwitchedHost) -> None:
     plugged.send(Add(_PORT))
+    assert [ovs.ports(name) for name in ("sw1", "sw2", "plug")] == [("bv0",), (), ()]
     link = {each.name: each for each in read.host().links}
     assert (link["sw1"].kind, link["sw1"].userspace, link["bv0"].master) == ("ovs", True, "sw1")
     assert (link["plug"].kind, link["up0"].master) == ("bridge", "")

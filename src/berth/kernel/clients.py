@@ -8,6 +8,7 @@ of the lease goes along, so that it asks for the same address. The MAC is the sa
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,11 +18,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from berth.errors import Refused
+from berth.kernel import sysctl
 from berth.uplink import facts
 from berth.uplink.record import Client
 
 PROGRAMS = ("dhclient", "dhcpcd", "udhcpc")
 _LEASES = {"dhcpcd": ("/var/lib/dhcpcd/{}.lease", "/var/lib/dhcpcd/{}.lease6")}  # where a program keeps them unasked
+_TITLE = re.compile(r"dhcpcd: (?P<dev>[^][\s]+)(?: \[(?P<family>ip[46])\])?")
 _ENDS_WITHIN = 5.0  # seconds
 _STARTS_WITHIN = 60.0
 
@@ -38,10 +41,20 @@ def processes(namespace: int, programs: Sequence[str]) -> Iterator[facts.Client]
         if not entry.name.isdecimal():
             continue
         with suppress(OSError):
-            argv = tuple((entry / "cmdline").read_bytes().decode(errors="replace").split("\0")[:-1])
-            program = os.path.basename(argv[0].split(":")[0]) if argv else ""
+            argv = _command(entry)
+            program = os.path.basename(argv[0]) if argv else ""
             if program in programs and os.stat(entry / "ns/net").st_ino == namespace and not _of_a_manager(argv):
                 yield facts.Client(program, int(entry.name), argv)
+
+
+def _command(entry: Path) -> tuple[str, ...]:
+    """How a process was started; of dhcpcd, which writes over that, what its title tells: the link and the family."""
+    text = (entry / "cmdline").read_bytes().decode(errors="replace")
+    title = _TITLE.fullmatch(text.rstrip("\0"))
+    if title is None:
+        return tuple(text.split("\0")[:-1])
+    family = {"ip4": ("-4",), "ip6": ("-6",)}.get(title["family"] or "", ())
+    return ("dhcpcd", *family, title["dev"])
 
 
 def _of_a_manager(argv: Sequence[str]) -> bool:
@@ -74,13 +87,28 @@ def _copy(old: str, new: str, source: str, target: str) -> None:
 
 def _end(pid: int) -> None:
     """End a process at once: asked kindly, some give the lease back."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+    whole = [pid, *_children(pid)]
+    for each in whole:
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
     until = time.monotonic() + _ENDS_WITHIN
-    while os.path.exists(f"/proc/{pid}") and time.monotonic() < until:
-        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
-            return
+    while any(map(_lives, whole)) and time.monotonic() < until:
         time.sleep(0.01)
+
+
+def _children(pid: int) -> Iterator[int]:
+    """The processes that a client has started for parts of its work, and theirs."""
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            for child in map(int, task.read_text().split()):
+                yield child
+                yield from _children(child)
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is there, and not only waits for its parent to hear that it has ended."""
+    stat = sysctl.content(f"/proc/{pid}/stat")
+    return stat is not None and stat.rpartition(")")[2].split()[0] != "Z"
 
 
 def _start(argv: Sequence[str]) -> None:

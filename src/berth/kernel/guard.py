@@ -11,6 +11,7 @@ import os
 import select
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from berth import durable
@@ -76,6 +77,8 @@ class ProcessGuard:
         assert self._root is not None
         for path in (BOOT_WANT, BOOT_UNIT):
             durable.remove(self._root / path)
+        with suppress(OSError):  # somebody else's files are in it
+            (self._root / BOOT_WANT).parent.rmdir()
         _quietly("systemctl", "stop", f"{_unit(record.nic)}.timer")
 
     def _booted(self) -> bool:

@@ -1,0 +1,78 @@
+"""A NIC whose address is leased: whatever leases it goes on leasing the same one for the bridge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+from lab_home import NIC, Home, bare
+
+from berth.errors import Unsupported
+from berth.lab.session import Lab
+
+pytestmark = pytest.mark.timeout(120)
+
+#: How each is started for a NIC, as Debian's ifupdown does or a person would.
+CLIENTS = {
+    "dhclient": (
+        "dhclient -4 -v -i -pf /run/dhclient.{nic}.pid -lf /var/lib/dhcp/dhclient.{nic}.leases"
+        " -df /var/lib/dhcp/dhclient6.{nic}.leases {nic}"
+    ),
+    "dhcpcd": "dhcpcd -4 -C resolv.conf -C hostname {nic}",
+}
+
+
+@pytest.fixture
+def house() -> Iterator[Home]:
+    """A fresh lab, whose host has no address yet, and nothing of a DHCP client's of the machine's."""
+    try:
+        lab = Lab(bare())
+    except Unsupported as error:
+        pytest.skip(str(error))
+    with lab:
+        home = Home(lab)
+        # What clients write is the lab's own: the machine's resolver and its leases are none of their business.
+        home.sh(
+            "touch $BERTH_STATE/resolv.conf; mount --bind $BERTH_STATE/resolv.conf /etc/resolv.conf;"
+            "for each in /var/lib/dhcp /var/lib/dhcpcd; do mkdir -p $each; mount -t tmpfs none $each; done"
+        )
+        home.sh(f"ip -4 address flush dev {NIC}; ip route flush dev {NIC} || true")
+        yield home
+
+
+def leased(house: Home, dev: str) -> str:
+    """The address that a link has got from the router."""
+    house.until(f"ip -4 address show dev {dev} | grep -q 'inet 192.168.2.2[0-4][0-9]'")
+    found = re.search(r"inet (\S+)/24", house.sh(f"ip -4 address show dev {dev}"))
+    assert found
+    return found.group(1)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_the_lease_goes_along_and_comes_back(house: Home, client: str) -> None:
+    house.sh(CLIENTS[client].format(nic=NIC))
+    address = leased(house, NIC)
+    house.until("ip route show default | grep -q 192.168.2.1")
+    assert client in house.berth(f"uplink plan {NIC}")
+    for verb, dev, other in (("adopt", "br0", NIC), ("release", NIC, "br0")):
+        granted = grants(house)
+        house.berth(f"uplink {verb} {NIC}")
+        house.until(f"test $(grep -c DHCPACK {log(house)}) -gt {granted}")
+        assert leased(house, dev) == address
+        assert f"dev {dev}" in house.sh("ip route show default")
+        running = house.sh(f"ps -eo args | grep '^{client}'")
+        assert dev in running
+        assert other not in running
+        assert other not in house.sh("ip -4 address show")
+        house.sh("ping -c1 -W2 203.0.113.10")
+
+
+def log(house: Home) -> str:
+    """The router's DHCP log."""
+    return str(house.lab.work / "router" / "dnsmasq.log")
+
+
+def grants(house: Home) -> int:
+    """How often the router has granted a lease."""
+    return int(house.sh(f"grep -c DHCPACK {log(house)} || true"))

@@ -181,6 +181,10 @@ class NamespaceHost:
         """Start systemd-networkd."""
         return self._start(_NETWORKD)
 
+    def networkmanager(self) -> subprocess.Popen[bytes]:
+        """Start NetworkManager."""
+        return self._start(["NetworkManager", "--no-daemon"])
+
     def settled(self, *links: str) -> None:
         """Wait until networkd calls these links configured."""
         until(lambda: all(self.link(each).get("ADMIN_STATE") == "configured" for each in links), f"{links} unsettled")
@@ -295,8 +299,16 @@ class NamespaceHost:
             lines.append(f"address add {text} dev {bridge}{label}{flags}{life}")
             old.append(f"address del {text} dev {nic}")
         for version in "46":
-            for line in self.sh(f"ip -{version} route show table all dev {nic}").splitlines():
-                if "local" not in line.split()[0] and "table local" not in line and "proto kernel" not in line:
+            by_hand = version == "4" and any(
+                each.get("noprefixroute") and each["family"] == "inet" for each in shown["addr_info"]
+            )
+            shown_routes = self.sh(f"ip -{version} route show table all dev {nic}").splitlines()
+            for line in sorted(shown_routes, key=lambda each: "via" in each):  # the way to a gateway before the gateway
+                if (
+                    "local" not in line.split()[0]
+                    and "table local" not in line
+                    and ("proto kernel" not in line or by_hand)
+                ):
                     words = line.replace(" linkdown", "").split(" expires ")[0]
                     lines.append(f"-{version} route replace {words} dev {bridge}".replace("-4 ", "").replace("-6 ", ""))
         script = self.root / "run/move"

@@ -11,7 +11,6 @@ import pytest
 
 from berth.hostconfig import File
 from berth.hostconfig.netplan import Netplan
-from berth.hostconfig.networkd import Networkd
 from berth.model import Addressing, Uplink
 from hostconfig_cases import Case, cases
 
@@ -117,10 +116,30 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost) -
         host.move("eth0", "br0")
         host.run(["ping", "-c1", "-W5", ROUTER])
         host.edit(Netplan().adopt(host.files(Netplan.globs), case.uplink))
-        host.run(["netplan", "generate"])
-        for command in Networkd().reload(case.uplink):  # no systemd runs here, which netplan's would ask for networkd
+        for command in Netplan().reload(case.uplink):
             host.run(command)
         host.settled("eth0", "br0")
         host.is_a_port("eth0", "br0")
         until(lambda: host.load("br0") == had, lambda: difference(host.load("br0"), had))
     assert pings.gap < 0.2
+
+
+def test_a_running_networkmanager_takes_over_what_is_so_already(host: NamespaceHost) -> None:
+    (case,) = (case for case in cases("netplan") if case.name == "networkmanager")
+    host.write(case.before)
+    host.run(["netplan", "generate"])
+    host.networkmanager()
+    until(lambda: "inet 10.77.0.1" in host.sh("ip address show dev eth0"), "no lease")
+    client = host.clients()
+    with host.pings() as pings:
+        host.move("eth0", "br0")
+        host.run(["ping", "-c1", "-W5", ROUTER])
+        host.edit(Netplan().adopt(host.files(Netplan.globs), case.uplink))
+        for command in Netplan().reload(case.uplink):
+            host.run(command)
+        until(lambda: "netplan-br0" in host.sh("nmcli -g NAME connection show --active"), "the bridge has no profile")
+        until(lambda: "proto dhcp" in host.sh("ip route show dev br0"), "no lease on the bridge")
+    assert host.ip("address show dev eth0")[0]["addr_info"] == []
+    assert host.ip("link show dev eth0")[0]["master"] == "br0"
+    assert host.clients() == client
+    assert pings.gap < 3  # NetworkManager takes the port off the bridge and on again, and asks for the lease anew

@@ -19,7 +19,7 @@ from berth.errors import Invalid
 from berth.hostconfig import Edits, File, Files, cloudinit
 from berth.hostconfig.cloudinit import kept_off
 from berth.hostconfig.netplan_text import Yaml
-from berth.hostconfig.networkd import LEASE_GLOBS, Networkd, client_id, on_link
+from berth.hostconfig.networkd import LEASE_GLOBS, client_id, on_link
 from berth.model import Addressing, Uplink
 
 ETC = "etc/netplan"
@@ -36,6 +36,21 @@ _MOVED = frozenset(
 _BOTH = ("mtu", "optional", "renderer")  # the port's and the bridge's
 _PORT = ["dhcp4: false", "dhcp6: false", "accept-ra: false", "link-local: []"]
 _MASTERS = ("bridges", "bonds", "vrfs")
+
+# For each of the two that runs. After a release there is neither the bridge nor its profile.
+_RELOAD = """
+if networkctl reload 2>/dev/null; then
+    ip link set dev "$1" group default 2>/dev/null
+fi
+if nmcli connection reload 2>/dev/null; then
+    nmcli connection show "netplan-$1" >/dev/null 2>&1 && nmcli connection up "netplan-$1"
+    case $(nmcli -g GENERAL.STATE device show "$2") in
+        "10 "*) ;;  # unmanaged
+        *) nmcli device connect "$2" ;;
+    esac
+fi
+true
+"""
 
 
 class Netplan:
@@ -69,14 +84,11 @@ class Netplan:
         return edits | _lease(files, [*every, *edited], uplink) | kept_off(files, edits)
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """Have netplan's generator write for networkd or NetworkManager, and whichever runs read it."""
-        script = f"""
-            if systemctl --quiet is-active systemd-networkd; then
-                {"; ".join(" ".join(command) for command in Networkd().reload(uplink))}
-            fi
-            if systemctl --quiet is-active NetworkManager; then nmcli connection reload; fi
+        """Have netplan generate files, and networkd and NetworkManager, whichever run, take over what is so already.
+
+        NetworkManager gives the bridge its profile, and then the NIC the one of a port: in between nothing is lost.
         """
-        return (("netplan", "generate"), ("sh", "-ec", script))
+        return (("netplan", "generate"), ("sh", "-c", _RELOAD, "reload", uplink.bridge, uplink.nic))
 
 
 def _read(files: Files) -> list[Yaml]:

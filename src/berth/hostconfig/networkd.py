@@ -153,7 +153,8 @@ class Networkd:
         bridge that it did not make itself networkd (252) takes no notice, and so has the NIC wait for it, until the
         kernel next tells of that bridge: it does when the group is set, to what it is.
         """
-        return (("networkctl", "reload"), ("ip", "link", "set", "dev", uplink.bridge, "group", "default"))
+        poke = f"ip link set dev {uplink.bridge} group default 2>/dev/null || true"  # after a release there is none
+        return (("networkctl", "reload"), ("sh", "-c", poke))
 
 
 def _is_adopted(files: Files, said: Network | None, uplink: Uplink) -> bool:

@@ -113,6 +113,9 @@ def test_a_running_one_takes_over_and_back(name: str, tmp_path: Path) -> None:
         assert active(debian) == {"br0": uuids(case.uplink)[0], "eth0": uuids(case.uplink)[1]}
         assert resolvers(debian) == names
         there = answers(ping)
+        debian.run(["nmcli", "connection", "up", "uuid", uuids(case.uplink)[0]], check=True)  # as an operator may
+        until(lambda: active(debian).get("eth0") == uuids(case.uplink)[1])
+        assert settled(lan, "br0", case.uplink) == had
 
         ping = lan.lab.popen("router", [*_PING, address], stdout=subprocess.PIPE, text=True)
         lan.ip("link", "set", "dev", "eth0", "nomaster")

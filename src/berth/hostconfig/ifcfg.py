@@ -43,6 +43,10 @@ case $state in "10 "*) exit 0 ;; esac
 nmcli connection reload
 if nmcli connection show uuid "$1" >/dev/null 2>&1; then
     nmcli connection up uuid "$1"
+    for try in $(seq 10); do
+        case $(nmcli -g GENERAL.STATE device show "$3") in 100*) break ;; esac
+        sleep 0.05
+    done
 fi
 exec nmcli device connect "$2"
 """
@@ -84,7 +88,7 @@ class Ifcfg:
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """For the scripts nothing: they read the files when they are called next. A NetworkManager is told of them."""
-        return (("sh", "-ec", _RELOAD, "reload", uuids(uplink)[0], uplink.nic),)
+        return (("sh", "-ec", _RELOAD, "reload", uuids(uplink)[0], uplink.nic, uplink.bridge),)
 
 
 @dataclass(slots=True)

@@ -35,12 +35,18 @@ _CARDS = (*_ETHERNET, "802-1x", "ethtool", "dcb", "link", "sriov", "user")
 _BRIDGES_KEYS = ("zone", "metered", "stable-id", "mdns", "llmnr", "dns-over-tls", "secondaries", "gateway-ping-timeout")
 _LEAVINGS = ("*~", "*.bak", "*.rpmnew", "*.rpmsave", "*.swp", ".*")
 
-# Back too: once the files are what they were, the bridge's profile is gone, and the card gets its best one by itself;
-# it is asked for only where none starts by itself, for to ask is to begin anew.
+# The port is plugged in anew by its profile, so the bridge's is given the time to have its lease first. No profile
+# pulls the other's up: the port would be plugged in twice, and an ARP or DHCP request that is lost meanwhile is sent
+# again seconds later. Back too: once the files are what they were, the bridge's profile is gone, and the card gets its
+# best one by itself; it is asked for only where none starts by itself, for to ask is to begin anew.
 _RELOAD = """
 nmcli connection reload
 if nmcli connection show uuid "$1" >/dev/null 2>&1; then
     nmcli connection up uuid "$1"
+    for try in $(seq 10); do
+        case $(nmcli -g GENERAL.STATE device show "$4") in 100*) break ;; esac
+        sleep 0.05
+    done
     exec nmcli connection up uuid "$2"
 fi
 for try in $(seq 20); do
@@ -48,7 +54,7 @@ for try in $(seq 20); do
         *"$2"*) ;;
         100*) exit 0 ;;
     esac
-    sleep 0.2
+    sleep 0.1
 done
 exec nmcli device connect "$3"
 """
@@ -133,7 +139,7 @@ class NetworkManager:
 
         Its IPv4 addresses are away for 30 to 100 ms meanwhile, and learnt IPv6 ones until the router has been asked.
         """
-        return (("sh", "-ec", _RELOAD, "reload", *uuids(uplink), uplink.nic),)
+        return (("sh", "-ec", _RELOAD, "reload", *uuids(uplink), uplink.nic, uplink.bridge),)
 
 
 def paths(uplink: Uplink) -> tuple[str, str]:
@@ -216,7 +222,7 @@ def _bridge(uplink: Uplink, uuid: str) -> Ini:
     return Ini(
         path,
         sections=[
-            Section.new("connection", *connection, ("autoconnect-slaves", "1")),
+            Section.new("connection", *connection),
             # Pinned: a bridge takes its lowest port's MAC, or systemd's, and the host would get another lease.
             Section.new("ethernet", ("cloned-mac-address", uplink.mac)),
             # Its own defaults are STP and half a minute of silence.

@@ -206,8 +206,9 @@ class _Transaction:
 def send(ops: Sequence[Op]) -> None:
     """Carry out operations on bridges and ports in one transaction, and wait until ovs-vswitchd has done its part.
 
-    That takes it longer the more ports there are: some 30 ms among 200. What is to be deleted is gone where no Open vSwitch runs; should its database come back with it, it is found as a
-    leftover. Raises `NotFound`, `Taken`, `Unsupported` or `Refused`.
+    That takes it longer the more ports there are: some 30 ms among 200. What is to be deleted is gone where no Open
+    vSwitch runs; should its database come back with it, it is found as a leftover.
+    Raises `NotFound`, `Taken`, `Unsupported` or `Refused`.
     """
     makes = [op.new for op in ops if not isinstance(op, Del)]
     db = Database.connect() if makes else Database.find()

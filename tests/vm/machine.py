@@ -168,12 +168,15 @@ class Machine:
     def _connect(self) -> None:
         assert self._qemu is not None
         give_up = time.monotonic() + _END_WITHIN
-        while not self._shell_path.exists():
-            if self._qemu.poll() is not None or time.monotonic() > give_up:
-                raise MachineError(f"the emulator did not start: {self.console()}")
-            time.sleep(0.02)
         self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.connect(str(self._shell_path))
+        while True:
+            try:
+                self._socket.connect(str(self._shell_path))
+                break
+            except (FileNotFoundError, ConnectionRefusedError) as error:  # it does not listen yet
+                if self._qemu.poll() is not None or time.monotonic() > give_up:
+                    raise MachineError(f"the emulator did not start: {self.console()}") from error
+                time.sleep(0.02)
         self._line = b""
 
     def _wait_for_boot(self) -> None:

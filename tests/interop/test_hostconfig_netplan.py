@@ -121,7 +121,7 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost) -
         host.settled("eth0", "br0")
         host.is_a_port("eth0", "br0")
         until(lambda: host.load("br0") == had, lambda: difference(host.load("br0"), had))
-    assert pings.gap < 0.2
+    assert pings.gap < 2.5  # see networkd's own test
 
 
 def test_a_running_networkmanager_takes_over_what_is_so_already(host: NamespaceHost) -> None:
@@ -142,4 +142,4 @@ def test_a_running_networkmanager_takes_over_what_is_so_already(host: NamespaceH
     assert host.ip("address show dev eth0")[0]["addr_info"] == []
     assert host.ip("link show dev eth0")[0]["master"] == "br0"
     assert host.clients() == client
-    assert pings.gap < 3  # NetworkManager takes the port off the bridge and on again, and asks for the lease anew
+    assert pings.gap < 2.5  # NetworkManager takes the port off the bridge and on again, and asks for the lease anew

@@ -87,4 +87,6 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost, n
         host.settled("eth0", "br0")
         host.is_a_port("eth0", "br0")
         until(lambda: host.load("br0") == had, lambda: f"{host.load('br0')} is not {had}")
-    assert pings.gap < 0.2
+    # networkd takes addresses away that it did not give, and gives them again a few milliseconds later. With the last
+    # one go the neighbours; where a request for the gateway's MAC falls into that time, it is repeated a second later.
+    assert pings.gap < 2.5

@@ -149,9 +149,9 @@ class Networkd:
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """Have networkd read its files again. It takes a bridge and a port that are so already as they are.
 
-        Static addresses stay. A leased one is taken away and given back by the server a few milliseconds later. Of a
-        bridge that it did not make itself networkd (252) takes no notice, and so has the NIC wait for it, until the
-        kernel next tells of that bridge: it does when the group is set, to what it is.
+        Addresses that it did not give itself it takes away, and gives them again a few milliseconds later. Of a bridge
+        that it did not make itself networkd (252) takes no notice, and so has the NIC wait for it, until the kernel
+        next tells of that bridge: it does when the group is set, to what it is.
         """
         poke = f"ip link set dev {uplink.bridge} group default 2>/dev/null || true"  # after a release there is none
         return (("networkctl", "reload"), ("sh", "-c", poke))

@@ -189,6 +189,7 @@ def _status(one: Status) -> dict[str, Any]:
         "bridge": bridge if bridge != "-" else None,
         "since": since if since != "-" else None,
         "persist": system if system != "-" else None,
+        "switch": record.adopted.switch if record.adopted else None,
         "state": state,
         "in_effect": one.in_effect,
         "pending": record.checkpoint.verb if record.checkpoint else None,

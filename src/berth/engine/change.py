@@ -93,6 +93,8 @@ def _restore(parts: Parts, cp: Checkpoint, rebooted: bool) -> None:
     devices = frozenset() if rebooted else frozenset({cp.target})
     reach(parts.kernel, wanted, Scope(keys(wanted) | keys(touched), devices=devices))
     if rebooted:
+        for argv in cp.regenerate if files(cp.after) != files(cp.before) else ():
+            parts.host.run(argv)
         return
     if cp.phase == "finishing":
         for argv in cp.reload_back:

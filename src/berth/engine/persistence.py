@@ -31,6 +31,10 @@ class Persister:
         """What to write, and how the system is told. Raises `Invalid` for a configuration that does not parse."""
         if asked == "none":
             return Persistence(notes=(f"{_UNWRITTEN}nothing is written (--persist none)",))
+        if switch == "ovs":
+            if asked == "auto":
+                return Persistence(notes=(f"{_UNWRITTEN}no files are written for Open vSwitch",))
+            raise Invalid(f"--persist {asked}: Berth writes no files for Open vSwitch: use --persist none")
         if not host.configured():
             if asked == "auto":
                 return Persistence(notes=(f"{_UNWRITTEN}this network namespace has no configuration of its own",))
@@ -44,9 +48,11 @@ class Persister:
                 notes=(f"{_UNWRITTEN}nothing here configures {facts.nic.name}; name one with --persist",)
             )
         edits = merged(renderer.adopt(found, uplink), self._keep_away(found, uplink))
-        told = renderer.reload(uplink)
-        return Persistence(renderer.name, edits, told, told, tuple(_dynamic(facts)))
-
-
-def _dynamic(facts: Facts) -> list[str]:
-    return [f"{client.program} is started again for the bridge" for client in facts.clients]
+        return Persistence(
+            system=renderer.name,
+            edits=edits,
+            reload=renderer.reload(uplink),
+            reload_back=renderer.restore(uplink),
+            regenerate=renderer.regenerate(),
+            notes=tuple(f"{client.program} is started again for the bridge" for client in facts.clients),
+        )

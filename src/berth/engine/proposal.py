@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from berth.hostconfig import Edits
 from berth.plan import Plan, diff
-from berth.state import State, TextFile
+from berth.state import Obj, State, Sysctl, TextFile
 from berth.uplink.decide import carry, on_bridge, on_nic
-from berth.uplink.facts import Facts
+from berth.uplink.facts import Facts, Nic
+from berth.uplink.onto_ovs import on_ovs
 from berth.uplink.record import Adopted, Record
 from berth.uplink.risks import Risk
 from berth.uplink.seams import HostSide
@@ -25,6 +26,7 @@ class Persistence:
     edits: Edits | None = None
     reload: Commands = ()  # how the running system is told
     reload_back: Commands = ()  # and told that all is as before
+    regenerate: Commands = ()  # what has to be run at a boot when its files were put back
     notes: tuple[str, ...] = ()
 
 
@@ -42,6 +44,7 @@ class Proposal:
     after: State
     persistence: Persistence
     risks: tuple[Risk, ...] = ()
+    datapath: str | None = None  # of a bridge of Open vSwitch's; None: the bridge is the kernel's
 
     @property
     def plan(self) -> Plan:
@@ -65,13 +68,14 @@ def adopting(
     there: State,
     path: Callable[[str], str],
     risks: tuple[Risk, ...],
+    datapath: str | None,
 ) -> Proposal:
     """The change by which a NIC becomes a port. `there`: the files that are to be written, as they are now."""
     edits = (persistence.edits or {}).items()
     texts = {TextFile(path(name), file.text, file.mode) for name, file in edits if file is not None}
     before = on_nic(facts.nic, facts.carried, facts.settings) | there
-    after = on_bridge(facts.nic, bridge, facts.carried, facts.settings) | texts
-    return Proposal(facts, bridge, before, after, persistence, risks)
+    after = _plugged(facts.nic, bridge, facts.carried, facts.settings, datapath) | texts
+    return Proposal(facts, bridge, before, after, persistence, risks, datapath)
 
 
 def releasing(facts: Facts, adopted: Adopted, there: State, *, in_effect: bool) -> Proposal:
@@ -80,11 +84,20 @@ def releasing(facts: Facts, adopted: Adopted, there: State, *, in_effect: bool) 
     `there`: the files that were written, as they are now. Without effect (after a reboot that nothing was written
     for) only they are put back.
     """
-    persistence = Persistence(adopted.system, reload=adopted.reload_back, reload_back=adopted.reload)
+    persistence = Persistence(
+        adopted.system, reload=adopted.reload_back, reload_back=adopted.reload, regenerate=adopted.regenerate
+    )
     if not in_effect:
         return Proposal(facts, adopted.bridge, there, adopted.originals, persistence)
     nic = replace(facts.nic, master="", address_mode=adopted.address_mode)
     carried = [carry(obj, adopted.bridge, nic.name) for obj in facts.carried]
-    before = on_bridge(nic, adopted.bridge, carried, adopted.settings) | there
+    datapath = adopted.datapath if adopted.switch == "ovs" else None
+    before = _plugged(nic, adopted.bridge, carried, adopted.settings, datapath) | there
     after = on_nic(nic, carried, adopted.settings) | adopted.originals
     return Proposal(facts, adopted.bridge, before, after, persistence)
+
+
+def _plugged(nic: Nic, bridge: str, carried: Iterable[Obj], settings: Iterable[Sysctl], datapath: str | None) -> State:
+    if datapath is None:
+        return on_bridge(nic, bridge, carried, settings)
+    return on_ovs(nic, bridge, datapath, carried, settings)

@@ -14,6 +14,7 @@ from berth.engine.change import Parts, back, files, finish, move, verify
 from berth.engine.proposal import Persist, Proposal, Status, adopting, releasing
 from berth.errors import Invalid, NotFound, Refused, Taken
 from berth.moved import Port
+from berth.ovs import OvsPort
 from berth.plan import Change, Plan
 from berth.seams import Scope
 from berth.state import Bridge, Foreign, State, TextFile, keys
@@ -48,7 +49,8 @@ class Uplinks:
         facts = self._asked(facts, nic)
         persistence = self._persist(facts, bridge, switch, persist, self._parts.host)
         there = self._texts(map(self._parts.host.path, persistence.edits or ()))
-        return adopting(facts, bridge, persistence, there, self._parts.host.path, risks(facts, bridge))
+        datapath = self._parts.host.datapath() if switch == "ovs" else None
+        return adopting(facts, bridge, persistence, there, self._parts.host.path, risks(facts, bridge), datapath)
 
     def adopt(
         self,
@@ -77,6 +79,7 @@ class Uplinks:
                 bridge=bridge,
                 since=self._parts.host.today(),
                 switch=switch,
+                datapath=proposal.datapath or "",
                 system=proposal.persistence.system,
                 address_mode=proposal.facts.nic.address_mode,
                 settings=frozenset(proposal.facts.settings),
@@ -84,6 +87,7 @@ class Uplinks:
                 written=files(proposal.after),
                 reload=proposal.persistence.reload,
                 reload_back=proposal.persistence.reload_back,
+                regenerate=proposal.persistence.regenerate,
             )
             old = self._parts.records.load(nic).adopted
             cp = self._checkpoint("adopt", nic, bridge, proposal, confirm_within, adopted)
@@ -183,6 +187,7 @@ class Uplinks:
             clients=tuple(Client(client.program, client.argv) for client in proposal.facts.clients),
             reload=proposal.persistence.reload,
             reload_back=proposal.persistence.reload_back,
+            regenerate=proposal.persistence.regenerate,
             within=within,
             adopted=adopted,
         )
@@ -272,11 +277,12 @@ class Uplinks:
         return Status(record, record.adopted is not None and self._in_effect(record.nic, record.adopted), max(left, 0))
 
     def _in_effect(self, nic: str, adopted: Adopted) -> bool:
-        wanted = Port(nic, adopted.bridge, 0)
-        return any(
-            isinstance(obj, Port) and obj.master == adopted.bridge
-            for obj in self._parts.kernel.read(Scope(frozenset({wanted.key})))
-        )
+        wanted = OvsPort(adopted.bridge, nic, "") if adopted.switch == "ovs" else Port(nic, adopted.bridge, 0)
+        there = self._parts.kernel.read(Scope(keys({wanted})))
+        masters = {
+            obj.bridge if isinstance(obj, OvsPort) else obj.master for obj in there if isinstance(obj, OvsPort | Port)
+        }
+        return adopted.bridge in masters
 
     def _texts(self, paths: Iterable[str]) -> State:
         return self._parts.kernel.read(Scope(frozenset(TextFile(path, "").key for path in paths)))

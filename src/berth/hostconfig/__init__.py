@@ -49,3 +49,11 @@ class Renderer(Protocol):
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """The commands by which a running system takes over what was written, without a cut; () for none."""
         ...
+
+    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+        """The commands by which it goes back, when the files are as they were and so is the host."""
+        ...
+
+    def regenerate(self) -> tuple[tuple[str, ...], ...]:
+        """What has to be run at a boot when its files were put back, before the network is configured."""
+        ...

@@ -90,6 +90,14 @@ class Ifcfg:
         """For the scripts nothing: they read the files when they are called next. A NetworkManager is told of them."""
         return (("sh", "-ec", _RELOAD, "reload", uuids(uplink)[0], uplink.nic, uplink.bridge),)
 
+    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+        """The same: NetworkManager takes what profiles there are."""
+        return self.reload(uplink)
+
+    def regenerate(self) -> tuple[tuple[str, ...], ...]:
+        """Nothing: the files are read later."""
+        return ()
+
 
 @dataclass(slots=True)
 class Settings:

@@ -33,6 +33,15 @@ _BRIDGES_COMMAND = re.compile(
 )
 
 
+#: In ifupdown's records, $2 is up in the place of $1.
+_IN_PLACE = """
+cd /run/network && [ -e ifstate ] || exit 0
+sed -i -e "/^$1=/d" -e "/^$2=/d" ifstate
+echo "$2=$2" >>ifstate
+echo "$2" >"ifstate.$2"
+"""
+
+
 class Ifupdown:
     """/etc/network/interfaces and interfaces.d."""
 
@@ -76,11 +85,15 @@ class Ifupdown:
 
     def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
         """Nothing runs that could read the files; what is said is that the bridge is up, for a later `ifdown`."""
-        script = (
-            "cd /run/network && [ -e ifstate ] || exit 0;"
-            ' sed -i -e "/^$1=/d" -e "/^$2=/d" ifstate; echo "$2=$2" >>ifstate; echo "$2" >"ifstate.$2"'
-        )
-        return (("sh", "-ec", script, "ifstate", uplink.nic, uplink.bridge),)
+        return (("sh", "-ec", _IN_PLACE, "ifstate", uplink.nic, uplink.bridge),)
+
+    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+        """That the NIC is up, and no bridge."""
+        return (("sh", "-ec", _IN_PLACE, "ifstate", uplink.bridge, uplink.nic),)
+
+    def regenerate(self) -> tuple[tuple[str, ...], ...]:
+        """Nothing: the files are read later."""
+        return ()
 
 
 class _Move:

@@ -53,6 +53,12 @@ true
 """
 
 
+_RESTORE = """
+if systemctl --quiet is-active systemd-networkd; then networkctl reload; fi
+if systemctl --quiet is-active NetworkManager; then nmcli connection reload; nmcli device connect "$1"; fi
+"""
+
+
 class Netplan:
     """The renderer of netplan's files."""
 
@@ -89,6 +95,14 @@ class Netplan:
         NetworkManager gives the bridge its profile, and then the NIC the one of a port: in between nothing is lost.
         """
         return (("netplan", "generate"), ("sh", "-c", _RELOAD, "reload", uplink.bridge, uplink.nic))
+
+    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+        """Have netplan generate files again, and whoever runs read them."""
+        return (*self.regenerate(), ("sh", "-c", _RESTORE, "restore", uplink.nic))
+
+    def regenerate(self) -> tuple[tuple[str, ...], ...]:
+        """Have netplan generate files: it has done so already, from what was there."""
+        return (("netplan", "generate"),)
 
 
 def _read(files: Files) -> list[Yaml]:

@@ -156,6 +156,14 @@ class Networkd:
         poke = f"ip link set dev {uplink.bridge} group default 2>/dev/null || true"  # after a release there is none
         return (("networkctl", "reload"), ("sh", "-c", poke))
 
+    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+        """Have networkd read its files again."""
+        return (("networkctl", "reload"),)
+
+    def regenerate(self) -> tuple[tuple[str, ...], ...]:
+        """Nothing: the files are read later."""
+        return ()
+
 
 def _is_adopted(files: Files, said: Network | None, uplink: Uplink) -> bool:
     if uplink.switch == "ovs":

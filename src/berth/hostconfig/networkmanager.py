@@ -141,6 +141,14 @@ class NetworkManager:
         """
         return (("sh", "-ec", _RELOAD, "reload", *uuids(uplink), uplink.nic, uplink.bridge),)
 
+    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+        """The same: NetworkManager takes what profiles there are."""
+        return self.reload(uplink)
+
+    def regenerate(self) -> tuple[tuple[str, ...], ...]:
+        """Nothing: the files are read later."""
+        return ()
+
 
 def paths(uplink: Uplink) -> tuple[str, str]:
     """The files of the bridge's profile and of its port's."""

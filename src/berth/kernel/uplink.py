@@ -17,7 +17,7 @@ from pathlib import Path
 from berth import durable
 from berth.errors import NotFound, Refused
 from berth.hostconfig import File
-from berth.kernel import clients, moved, neighbours, netns, rtnl, sysctl
+from berth.kernel import clients, moved, neighbours, netns, ovs, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Netlink, attrs
 from berth.kernel.netlink import text as text_attr
 from berth.moved import Moved, MovedAddr, MovedRoute
@@ -70,7 +70,7 @@ class LinuxUplink:
             return Facts(
                 nic=_nic(nl, link, every, master),
                 bridge_there="" if there is None else f"a {there.kind or 'link'} of that name",
-                bridge_ports=tuple(found.name for found in every.values() if there and found.master == there.index),
+                bridge_ports=_ports(there, every),
                 carried=load,
                 settings=tuple(_settings(carrier)),
                 unmovable=odd,
@@ -84,6 +84,10 @@ class LinuxUplink:
     def answers(self, dev: str, ip: str, within: float) -> bool:
         """Whether a neighbour answers on a link within some seconds."""
         return neighbours.answers(dev, ip, within)
+
+    def datapath(self) -> str:
+        """The datapath of a new bridge of Open vSwitch's. Raises `Unsupported` where none runs."""
+        return ovs.datapath()
 
     def solicit(self, dev: str) -> None:
         """Ask the routers of a link to advertise themselves."""
@@ -161,6 +165,14 @@ class LinuxUplink:
             found = sysctl.content(self.path(f"{directory}/{index}"))
             if found is not None:
                 yield name, found
+
+
+def _ports(bridge: rtnl.Link | None, every: dict[int, rtnl.Link]) -> tuple[str, ...]:
+    if bridge is None:
+        return ()
+    if bridge.kind == "bridge":
+        return tuple(link.name for link in every.values() if link.master == bridge.index)
+    return ovs.ports(bridge.name)
 
 
 def _nic(nl: Netlink, link: rtnl.Link, every: dict[int, rtnl.Link], master: rtnl.Link | None) -> Nic:

@@ -25,6 +25,7 @@ class Adopted(msgspec.Struct, frozen=True):
     bridge: str
     since: str  # RFC 3339, UTC
     switch: str = "bridge"  # bridge | ovs
+    datapath: str = ""  # of an Open vSwitch bridge: see `OvsBridge`
     system: str = "none"  # who keeps it over a reboot
     address_mode: int = 0  # the NIC's own
     settings: frozenset[Sysctl] = frozenset()  # the NIC's own
@@ -32,6 +33,7 @@ class Adopted(msgspec.Struct, frozen=True):
     written: State = NOTHING  # the files as Berth wrote them
     reload: tuple[tuple[str, ...], ...] = ()  # how the system was told of them
     reload_back: tuple[tuple[str, ...], ...] = ()  # and is told of the old ones
+    regenerate: tuple[tuple[str, ...], ...] = ()  # what has to be run at a boot when they were put back
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -52,6 +54,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     clients: tuple[Client, ...] = ()  # that lease the source's address
     reload: tuple[tuple[str, ...], ...] = ()  # how the system is told of the new files
     reload_back: tuple[tuple[str, ...], ...] = ()  # and of the old ones
+    regenerate: tuple[tuple[str, ...], ...] = ()  # what has to be run at a boot when they were put back
     within: int = 0  # seconds that the operator has to confirm it; 0: need not
     adopted: Adopted | None = None  # what is recorded when it succeeds
 

@@ -27,6 +27,10 @@ class HostSide(Protocol):
         """Whether a link has a carrier within some seconds."""
         ...
 
+    def datapath(self) -> str:
+        """The datapath of a new bridge of Open vSwitch's. Raises `Unsupported` where none runs."""
+        ...
+
     def solicit(self, dev: str) -> None:
         """Ask the routers of a link to advertise themselves."""
         ...

@@ -238,6 +238,10 @@ class NamespaceHost:
         rows = [line.split() for line in (self.root / "run/dnsmasq.leases").read_text().splitlines()]
         return {(row[2], row[4]) for row in rows if row[0].isdigit() and "." in row[2]}
 
+    def answered(self) -> None:
+        """Wait for an answer of the router."""
+        until(lambda: self.sh(f"ping -c1 -W1 {ROUTER} || true").count("bytes from") > 0, "the router does not answer")
+
     # --- what should be so ---
 
     def is_a_port(self, nic: str, bridge: str) -> None:
@@ -278,10 +282,11 @@ class NamespaceHost:
 
     def move(self, nic: str, bridge: str) -> None:
         """Make the NIC a port of a new bridge that has its addresses and routes, in a moment."""
-        lines = [f"link add {bridge} address {MAC} type bridge stp_state 0 forward_delay 0", f"link set {bridge} up"]
         (shown,) = self.ip(f"address show dev {nic}")
-        lines = [f"link add {bridge} address {MAC} mtu {shown['mtu']} type bridge stp_state 0 forward_delay 0"]
-        lines += [f"link set {bridge} up", f"link set {nic} master {bridge}"]
+        self.sh(f"ip link add {bridge} address {MAC} mtu {shown['mtu']} type bridge stp_state 0 forward_delay 0")
+        # Where a daemon listens to routers for the NIC, the kernel is not to listen for the bridge.
+        self.sh(f"cd /proc/sys/net/ipv6/conf; cat {nic}/accept_ra >{bridge}/accept_ra")
+        lines = [f"link set {bridge} up", f"link set {nic} master {bridge}"]
         old = []
         for each in shown["addr_info"]:
             if each["scope"] == "link" and each["family"] == "inet6":

@@ -14,7 +14,7 @@ from berth.hostconfig.netplan import Netplan
 from berth.model import Addressing, Uplink
 from hostconfig_cases import Case, cases
 
-from .namespace_host import MAC, ROUTER, NamespaceHost, but_for_the_lease, difference, until
+from .namespace_host import MAC, NamespaceHost, but_for_the_lease, difference, until
 
 UPLINK = Uplink("eth0", "br0", MAC, ipv4=Addressing("auto"))
 DHCP = "network:\n  version: 2\n  ethernets:\n    eth0: {dhcp4: true, link-local: []}\n"
@@ -111,10 +111,11 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost) -
     host.run(["netplan", "generate"])
     host.networkd()
     host.settled("eth0")
+    host.answered()
     had = host.load("eth0")
     with host.pings() as pings:
         host.move("eth0", "br0")
-        host.run(["ping", "-c1", "-W5", ROUTER])
+        host.answered()
         host.edit(Netplan().adopt(host.files(Netplan.globs), case.uplink))
         for command in Netplan().reload(case.uplink):
             host.run(command)
@@ -133,7 +134,7 @@ def test_a_running_networkmanager_takes_over_what_is_so_already(host: NamespaceH
     client = host.clients()
     with host.pings() as pings:
         host.move("eth0", "br0")
-        host.run(["ping", "-c1", "-W5", ROUTER])
+        host.answered()
         host.edit(Netplan().adopt(host.files(Netplan.globs), case.uplink))
         for command in Netplan().reload(case.uplink):
             host.run(command)

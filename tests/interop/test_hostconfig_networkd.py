@@ -12,7 +12,7 @@ from berth.hostconfig.networkd import Networkd
 from berth.model import Addressing, Uplink
 from hostconfig_cases import Case, cases
 
-from .namespace_host import MAC, ROUTER, NamespaceHost, but_for_the_lease, difference, until
+from .namespace_host import MAC, NamespaceHost, but_for_the_lease, difference, until
 
 ETC = "etc/systemd/network"
 DHCP = "[Match]\nName=eth0\n\n[Network]\nDHCP=ipv4\nLinkLocalAddressing=no\n"
@@ -77,10 +77,11 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost, n
     host.write(case.before)
     host.networkd()
     host.settled("eth0")
+    host.answered()
     had = host.load("eth0")
     with host.pings() as pings:
         host.move("eth0", "br0")
-        host.run(["ping", "-c1", "-W5", ROUTER])  # files are written when the gateway has answered
+        host.answered()  # files are written when the gateway has answered
         host.edit(Networkd().adopt(host.files(Networkd.globs), case.uplink))
         for command in Networkd().reload(case.uplink):
             host.run(command)

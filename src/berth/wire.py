@@ -6,24 +6,20 @@ import os
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from berth.drivers import DRIVERS, choose
-from berth.engine.change import Parts as UplinkParts
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
-from berth.engine.persistence import Persister
-from berth.engine.uplink import Uplinks
 from berth.errors import Invalid
-from berth.hostconfig.keepaway import GLOBS as KEPT_AWAY
-from berth.hostconfig.keepaway import keep_away
-from berth.hostconfig.systems import RENDERERS
-from berth.kernel.guard import ProcessGuard
 from berth.kernel.linux import LinuxKernel
-from berth.kernel.uplink import LinuxUplink
 from berth.seams import Api, Kernel
 from berth.store.sqlite import SqliteStore
-from berth.store.uplinks import UplinkRecords
+
+if TYPE_CHECKING:
+    from berth.engine.uplink import Uplinks
+    from berth.store.uplinks import UplinkRecords
 
 
 def state_directory() -> Path:
@@ -101,11 +97,23 @@ def host_root() -> Path | None:
 
 def uplink_records() -> UplinkRecords:
     """What is remembered of uplinks."""
+    from berth.store.uplinks import UplinkRecords
+
     return UplinkRecords(state_directory() / "uplinks")
 
 
 def uplinks() -> Uplinks:
     """The verbs of uplinks, always in this process: they change what a daemon is reached by."""
+    # Not for every command to load.
+    from berth.engine.change import Parts as UplinkParts
+    from berth.engine.persistence import Persister
+    from berth.engine.uplink import Uplinks
+    from berth.hostconfig import keepaway
+    from berth.hostconfig.systems import RENDERERS
+    from berth.kernel.guard import ProcessGuard
+    from berth.kernel.uplink import LinuxUplink
+
     root = host_root()
     parts = UplinkParts(LinuxKernel(), LinuxUplink(root), uplink_records())
-    return Uplinks(parts, ProcessGuard(state_directory(), root), Persister(RENDERERS, keep_away, KEPT_AWAY))
+    persister = Persister(RENDERERS, keepaway.keep_away, keepaway.GLOBS)
+    return Uplinks(parts, ProcessGuard(state_directory(), root), persister)

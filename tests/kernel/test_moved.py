@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from berth.kernel import read
-from berth.moved import KERNEL, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.plan import Add, Change, Del, diff
 from berth.seams import Scope
 from berth.state import State, keys
@@ -26,6 +26,10 @@ ROWS: dict[str, tuple[type, str]] = {
     "address-scope": (MovedAddr, "ip address add 10.1.0.1/24 scope link dev a0"),
     "address-metric": (MovedAddr, "ip address add 10.1.0.1/24 metric 50 dev a0"),
     "address-noprefixroute": (MovedAddr, "ip address add 10.1.0.1/24 noprefixroute dev a0"),
+    "route-by-a-manager": (
+        MovedRoute,
+        "ip route add 10.0.0.0/24 dev a0 proto kernel scope link src 10.0.0.1 metric 100",
+    ),
     "address-lifetime": (MovedAddr, "ip address add 10.1.0.1/24 valid_lft 900 preferred_lft 600 dev a0"),
     "address-peer": (MovedAddr, "ip address add 10.1.0.1 peer 10.1.0.9/32 dev a0"),
     "address6": (MovedAddr, "ip address add fd01::1/64 nodad dev a0"),
@@ -112,7 +116,7 @@ def made_by(line: str, host: Host) -> State:
     there = keys(carried(host))
     sh(line)
     new = (obj for obj in carried(host) if obj.key not in there)
-    return frozenset(obj for obj in new if not (isinstance(obj, MovedRoute) and obj.protocol == KERNEL))
+    return frozenset(obj for obj in new if not (isinstance(obj, MovedRoute) and obj.expires and "route" not in line))
 
 
 @rows

@@ -25,6 +25,9 @@ KILLED = (sys.executable, str(Path(__file__).with_name("lab_killed.py")))
 LOAD = f"""
 ip address add 192.168.2.77/24 dev {NIC} label {NIC}:web
 ip address add 192.168.2.78/24 dev {NIC} noprefixroute metric 7
+ip address add 10.6.0.1/24 dev {NIC} noprefixroute
+ip route add 10.6.0.0/24 dev {NIC} proto kernel scope link src 10.6.0.1 metric 100
+ip route add 10.66.0.0/16 via 10.6.0.9
 ip address add 10.9.0.1/24 broadcast 10.9.0.255 dev {NIC} valid_lft 900 preferred_lft 600
 ip address add 10.8.0.1 peer 10.8.0.2/32 dev {NIC} metric 50
 ip address add fd00:2::7/64 dev {NIC} nodad valid_lft 900 preferred_lft 600

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import suppress
+
 import click
 
+from berth import wire
 from berth.cli.output import engine, json_option, print_json, print_plan
+from berth.errors import Taken
 
 
 @click.command()
@@ -17,6 +22,9 @@ def reconcile(ctx: click.Context, as_json: bool) -> None:
     addresses, routes and firewall entries are made again, and what carries Berth's mark but belongs to nobody
     is removed. Nothing without the mark is touched.
     """
+    with suppress(Taken):  # somebody is at work on an uplink, and will put it right
+        for nic, report in wire.uplinks().recover().items():
+            print(f"{report.verb} of {nic} was taken back: {report.reason}", file=sys.stderr)
     with engine(ctx) as api:
         outcome = api.reconcile()
     if as_json:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from berth import spec, wire
-from berth.cli.output import json_option, print_json, table
+from berth.cli import move
+from berth.cli.output import dry_run_option, json_option, print_json, print_plan, table
 from berth.engine.proposal import Proposal, Status
-from berth.moved import TextFile
-from berth.plan import Del, Op
-from berth.state import Obj
 
 SYSTEMS = ("auto", "none", "ifcfg", "networkmanager", "networkd", "netplan", "ifupdown")
 
@@ -71,14 +69,17 @@ confirm_option = click.option(
 def plan(nic: str, bridge: str, persist: str, switch: str, as_json: bool) -> None:
     """Show what `adopt` would change, and what may go wrong. Changes nothing."""
     proposal = wire.uplinks().plan(spec.link_name(nic), spec.link_name(bridge), persist=persist, switch=switch)
-    _show(proposal, as_json=as_json)
+    if as_json:
+        print_json(move.document(proposal))
+    else:
+        move.show(proposal, adopting=True)
 
 
 @uplink.command()
 @click.argument("nic")
 @_how
 @confirm_option
-@click.option("--dry-run", is_flag=True, help="As `plan`.")
+@dry_run_option
 @json_option
 def adopt(
     nic: str, bridge: str, persist: str, switch: str, confirm_within: int | None, dry_run: bool, as_json: bool
@@ -90,9 +91,8 @@ def adopt(
     """
     uplinks = wire.uplinks()
     if dry_run:
-        _show(
-            uplinks.plan(spec.link_name(nic), spec.link_name(bridge), persist=persist, switch=switch), as_json=as_json
-        )
+        proposal = uplinks.plan(spec.link_name(nic), spec.link_name(bridge), persist=persist, switch=switch)
+        print_plan(proposal.plan, as_json=as_json)
         return
     proposal = uplinks.adopt(
         spec.link_name(nic),
@@ -108,13 +108,13 @@ def adopt(
 @uplink.command()
 @click.argument("nic")
 @confirm_option
-@click.option("--dry-run", is_flag=True, help="Show what would change; change nothing.")
+@dry_run_option
 @json_option
 def release(nic: str, confirm_within: int | None, dry_run: bool, as_json: bool) -> None:
     """Undo `adopt`: the NIC carries again what the bridge carries now, and the files are as they were."""
     uplinks = wire.uplinks()
     if dry_run:
-        _show(uplinks.plan_release(spec.link_name(nic)), as_json=as_json)
+        print_plan(uplinks.plan_release(spec.link_name(nic)).plan, as_json=as_json)
         return
     proposal = uplinks.release(spec.link_name(nic), confirm_within=confirm_within or 0, waiting=_waiting(nic))
     _done(proposal, "released", as_json=as_json)
@@ -198,53 +198,9 @@ def _status(one: Status) -> dict[str, Any]:
     }
 
 
-def _show(proposal: Proposal, *, as_json: bool) -> None:
-    if as_json:
-        print_json(_proposal(proposal))
-        return
-    every = proposal.plan.ops
-    _section("risks", [str(risk) for risk in proposal.risks])
-    _section("links, addresses, routes", _lines(op for op in every if not _is_file(op)))
-    _section("files", _lines(op for op in every if _is_file(op)))
-    _section("then", [" ".join(argv) for argv in proposal.persistence.reload])
-    _section("note", list(proposal.persistence.notes))
-
-
-def _proposal(proposal: Proposal) -> dict[str, Any]:
-    return {
-        "nic": proposal.facts.nic.name,
-        "bridge": proposal.bridge,
-        "persist": proposal.persistence.system,
-        "risks": [{"name": r.name, "message": r.message, "blocks": r.blocks} for r in proposal.risks],
-        "plan": [{"op": str(op)[0], "command": str(op)[2:]} for op in proposal.plan.ops],
-        "files": [_subject(op).key[2] for op in proposal.plan.ops if _is_file(op)],
-        "reload": [list(argv) for argv in proposal.persistence.reload],
-        "notes": list(proposal.persistence.notes),
-    }
-
-
-def _subject(op: Op) -> Obj:
-    return op.old if isinstance(op, Del) else op.new
-
-
-def _is_file(op: Op) -> bool:
-    return isinstance(_subject(op), TextFile)
-
-
-def _lines(ops: Iterable[Op]) -> list[str]:
-    return [str(op) for op in ops]
-
-
-def _section(title: str, lines: list[str]) -> None:
-    if lines:
-        print(f"{title}:")
-        for line in lines:
-            print(f"  {line}")
-
-
 def _done(proposal: Proposal, what: str, *, as_json: bool) -> None:
     if as_json:
-        print_json(_proposal(proposal) | {"done": what})
+        print_json(move.document(proposal) | {"done": what})
         return
     nic, bridge = proposal.facts.nic.name, proposal.bridge
     print(f"{nic} is a port of {bridge}" if what == "adopted" else f"{nic} is by itself again; {bridge} is gone")

@@ -151,6 +151,8 @@ class Uplinks:
 
     def recover(self) -> dict[str, Report]:
         """Put back what an interrupted change has left; by NIC. Raises `Taken` while somebody is at work."""
+        if not any(record.checkpoint for record in self._parts.records.all()):
+            return {}
         with self._parts.records.held(within=5):
             reports = {record.nic: self._leftover(record.nic) for record in self._parts.records.all()}
             return {nic: report for nic, report in reports.items() if report is not None}

@@ -9,6 +9,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
@@ -28,6 +29,7 @@ _CACHEINFO, _ROUTE_CACHEINFO = struct.Struct("=IIII"), struct.Struct("=IIiIIIII"
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 6
 _IFA_FLAGS, _IFA_METRIC, _IFA_PROTO = 8, 9, 11
 _SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400  # NODAD HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN
+_NO_PREFIX_ROUTE = 0x200
 _TENTATIVE = 0x40
 _TEMPORARY = 0x01  # IPv6 privacy addresses; the same bit is IFA_F_SECONDARY in IPv4
 
@@ -42,12 +44,16 @@ _PERMANENT, _PROXY, _ROUTER = 0x80, 0x08, 0x80
 _RULE_HEADER = 12
 _FRA_IIF, _FRA_PRIORITY, _FRA_OIF, _FRA_PAD = 3, 6, 17, 18
 
+Implied: TypeAlias = tuple[str, str, int]  # a link, a subnet, a metric
+
 
 def read(nl: Netlink) -> Iterator[Moved]:
     """All that the host's links carry, but for what the kernel makes by itself for an address."""
     index = {link.index: link.name for link in rtnl.links(nl)}
-    yield from _addresses(nl, index)
-    yield from _routes(nl, index)
+    addresses = list(_addresses(nl, index))
+    implied = {made for address in addresses for made in _implied(address)}
+    yield from addresses
+    yield from _routes(nl, index, implied)
     yield from _rules(nl)
     yield from _neighbours(nl, index)
 
@@ -139,7 +145,17 @@ def _addr_body(nl: Netlink, addr: MovedAddr) -> bytes:
 # --- routes ---------------------------------------------------------------------------------------------
 
 
-def _routes(nl: Netlink, index: dict[int, str]) -> Iterator[MovedRoute]:
+def _implied(address: MovedAddr) -> Iterator[Implied]:
+    """The routes to its subnet and to its peer that the kernel makes for an address, unless it is told not to."""
+    if address.flags & _NO_PREFIX_ROUTE:
+        return
+    near, _, length = address.ip.partition("/")
+    for ip in (near, address.peer or near):
+        subnet = ip_network(f"{ip}/{length}", strict=False)
+        yield address.dev, str(subnet), address.metric or (256 if subnet.version == 6 else 0)
+
+
+def _routes(nl: Netlink, index: dict[int, str], implied: set[Implied]) -> Iterator[MovedRoute]:
     for data in nl.dump(rtnl.GETROUTE, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
         if len(data) < _RTMSG.size:
             continue
@@ -153,7 +169,8 @@ def _routes(nl: Netlink, index: dict[int, str]) -> Iterator[MovedRoute]:
         if not dev or _RTA_NH_ID in found:
             continue
         route = _route(data, found, table, dev, hops)
-        if protocol == KERNEL and not (route.family == socket.AF_INET6 and route.expires):
+        made = protocol == KERNEL and (dev, route.dst, route.metric) in implied
+        if made and not (route.family == socket.AF_INET6 and route.expires):
             continue  # it goes with its address; but one that expires outlives it
         yield from _apart(route) if route.family == socket.AF_INET6 else (route,)
 

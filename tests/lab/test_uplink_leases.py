@@ -68,6 +68,14 @@ def test_the_lease_goes_along_and_comes_back(house: Home, client: str) -> None:
         house.sh("ping -c1 -W2 203.0.113.10")
 
 
+def test_a_dhcpcd_for_all_nics_would_take_the_address_back(house: Home) -> None:
+    house.sh("dhcpcd -4 -b -C resolv.conf -C hostname")
+    leased(house, NIC)
+    before = house.sh("ip -4 address show")
+    assert "dhcpcd serves" in house.refused(f"uplink adopt {NIC}")
+    assert house.sh("ip -4 address show") == before
+
+
 def log(house: Home) -> str:
     """The router's DHCP log."""
     return str(house.lab.work / "router" / "dnsmasq.log")

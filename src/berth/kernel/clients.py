@@ -24,6 +24,7 @@ from berth.uplink.record import Client
 
 PROGRAMS = ("dhclient", "dhcpcd", "udhcpc")
 _LEASES = {"dhcpcd": ("/var/lib/dhcpcd/{}.lease", "/var/lib/dhcpcd/{}.lease6")}  # where a program keeps them unasked
+_MANAGER = re.compile(r"dhcpcd: \[(manager|master)\]")
 _TITLE = re.compile(r"dhcpcd: (?P<dev>[^][\s]+)(?: \[(?P<family>ip[46])\])?")
 _ENDS_WITHIN = 5.0  # seconds
 _STARTS_WITHIN = 60.0
@@ -33,6 +34,12 @@ def running(dev: str) -> tuple[facts.Client, ...]:
     """The clients of this network namespace that serve a link."""
     here = os.stat("/proc/self/ns/net").st_ino
     return tuple(client for client in processes(here, PROGRAMS) if dev in client.argv[1:])
+
+
+def manages_all() -> bool:
+    """Whether a dhcpcd of this network namespace serves whatever links there are."""
+    here = os.stat("/proc/self/ns/net").st_ino
+    return any(client.argv == ("dhcpcd", "") for client in processes(here, ("dhcpcd",)))
 
 
 def processes(namespace: int, programs: Sequence[str]) -> Iterator[facts.Client]:
@@ -50,6 +57,8 @@ def processes(namespace: int, programs: Sequence[str]) -> Iterator[facts.Client]
 def _command(entry: Path) -> tuple[str, ...]:
     """How a process was started; of dhcpcd, which writes over that, what its title tells: the link and the family."""
     text = (entry / "cmdline").read_bytes().decode(errors="replace")
+    if _MANAGER.match(text):
+        return ("dhcpcd", "")
     title = _TITLE.fullmatch(text.rstrip("\0"))
     if title is None:
         return tuple(text.split("\0")[:-1])

@@ -156,6 +156,8 @@ class LinuxUplink:
         return dict(self._told(socket.if_nametoindex(nic)))
 
     def _managers(self, index: int) -> Iterator[str]:
+        if clients.manages_all():
+            yield "dhcpcd"
         for name, text in self._told(index):
             if _MANAGED[name] in text:
                 yield name

@@ -76,6 +76,10 @@ def _of_others(facts: Facts) -> Iterator[Risk]:
     if facts.session:
         yield Risk("session", f"you are logged in from {facts.session} through {nic.name}: use --confirm-within 60")
     for manager in facts.managers:
+        if manager == "dhcpcd":
+            why = "it would ask for the address again there: give it one NIC (`dhcpcd eth1`), or use another manager"
+            yield Risk("dhcpcd", f"a dhcpcd serves {nic.name} and all other NICs, and {why}", True)
+            continue
         yield Risk("managed", f"{manager} manages {nic.name}: it is told of the bridge, unless --persist none")
     for client in facts.clients:
         yield Risk("dhcp-client", f"{client.program} (pid {client.pid}) leases {nic.name}'s address: it moves along")

@@ -122,6 +122,17 @@ def test_a_configuration_that_does_not_parse(house: Home, root: Path) -> None:
     assert house.look() == before
 
 
+def test_a_system_that_cannot_be_told(house: Home, root: Path) -> None:
+    """systemd-networkd does not run here: the files are written, and taken back with all the rest."""
+    (root / "etc/systemd/network").mkdir(parents=True)
+    (root / "etc/systemd/network/lan.network").write_text(f"[Match]\nName={NIC}\n[Network]\nAddress={HOST}/24\n")
+    before, looked = content(root), house.look()
+    said = house.refused(f"uplink adopt {NIC} --persist networkd", 1, BERTH_ROOT=str(root))
+    assert "`networkctl reload`" in said
+    assert "all is as it was" in said
+    assert (content(root), house.look()) == (before, looked)
+
+
 def test_what_was_changed_meanwhile_is_kept_aside(house: Home, root: Path) -> None:
     house.berth(f"uplink adopt {NIC}", BERTH_ROOT=str(root))
     path = root / "etc/network/interfaces"

@@ -6,6 +6,8 @@ Whoever holds the lock of uplinks may do either: the command that began, another
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msgspec.structs import replace
@@ -79,6 +81,8 @@ def back(parts: Parts, record: Record, reason: str) -> Report:
             if not left:
                 reason, complete = f"{reason}; and not all could be put back: {error}", False
             time.sleep(1)
+    if complete:
+        reason = "; then ".join([reason, *_tell(parts, cp, rebooted)])
     report = Report(cp.verb, reason, parts.host.today(), complete)
     stuck = None if complete else replace(cp, phase="stuck")  # whoever comes next tries again
     parts.records.save(Record(record.nic, adopted=record.adopted, checkpoint=stuck, report=report))
@@ -92,16 +96,34 @@ def _restore(parts: Parts, cp: Checkpoint, rebooted: bool) -> None:
     touched = frozenset(obj for obj in cp.after if not rebooted or isinstance(obj, TextFile))
     devices = frozenset() if rebooted else frozenset({cp.target})
     reach(parts.kernel, wanted, Scope(keys(wanted) | keys(touched), devices=devices))
+
+
+def _tell(parts: Parts, cp: Checkpoint, rebooted: bool) -> list[str]:
+    """Let the programs know that all is as it was, if they were told otherwise; what went wrong with that."""
+    troubles: list[str] = []
+    commands = cp.reload_back if cp.phase == "finishing" and not rebooted else ()
+    if rebooted and files(cp.after) != files(cp.before):
+        commands = cp.regenerate
+    for argv in commands:
+        with _noted(troubles):
+            parts.host.run(argv)
     if rebooted:
-        for argv in cp.regenerate if files(cp.after) != files(cp.before) else ():
-            parts.host.run(argv)
-        return
-    if cp.phase == "finishing":
-        for argv in cp.reload_back:
-            parts.host.run(argv)
-        if cp.clients:
-            parts.host.hand_over([client.serving(cp.source, cp.target) for client in cp.clients], cp.target, cp.source)
-    settle(parts, wanted, cp.source)
+        return troubles
+    if cp.phase == "finishing" and cp.clients:
+        with _noted(troubles):
+            clients = [client.serving(cp.source, cp.target) for client in cp.clients]
+            parts.host.hand_over(clients, cp.target, cp.source)
+    with _noted(troubles):
+        settle(parts, reachable(cp.before), cp.source)
+    return troubles
+
+
+@contextmanager
+def _noted(troubles: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except BerthError as error:
+        troubles.append(str(error))
 
 
 def settle(parts: Parts, wanted: State, dev: str) -> None:

@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 
+from berth.errors import Denied
 from berth.kernel.netlink import CREATE, REPLACE, ROUTE, Message, Netlink, Refusal, attr, attrs
 
 _NEWNEIGH, _GETNEIGH = 28, 30
@@ -25,7 +26,7 @@ _SOLICITATION = 133
 def answers(dev: str, ip: str, within: float) -> bool:
     """Whether a neighbour answers ARP or neighbour discovery on a link, asked now.
 
-    `within`: seconds.
+    `within`: seconds. Raises `Denied`.
     """
     until = time.monotonic() + within
     with Netlink(ROUTE) as nl:
@@ -49,7 +50,9 @@ def _ask(nl: Netlink, index: int, ip: str) -> None:
     _, mac = _entry(nl, index, ip)
     state, flags, link = (_PROBE, 0, attr(_NDA_LLADDR, mac)) if mac else (0, _USE, b"")
     body = _NDMSG.pack(_family(ip), index, state, flags, 0) + attr(_NDA_DST, _packed(ip)) + link
-    nl.batch([Message(_NEWNEIGH, CREATE | REPLACE, body)])
+    for refusal in nl.batch([Message(_NEWNEIGH, CREATE | REPLACE, body)]):
+        if refusal.errno == errno.EPERM:
+            raise Denied(f"may not ask for {ip}: run as root (CAP_NET_ADMIN)")
 
 
 def _entry(nl: Netlink, index: int, ip: str) -> tuple[int, bytes]:

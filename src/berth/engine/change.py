@@ -23,7 +23,7 @@ from berth.uplink.record import Checkpoint, Record, Report
 from berth.uplink.seams import HostSide, Records
 
 _TRIES = 5  # to put everything back, a second apart
-_ROUTER_WITHIN = 3.0  # seconds for a router to answer a solicitation
+_ROUTER_WITHIN = 5.0  # seconds for a router to answer: it may wait 0.5, and 3 since it last spoke (RFC 4861, 6.2.6)
 _POLL = 0.05
 _FROM_ROUTER = 2  # IFAPROT_KERNEL_RA
 

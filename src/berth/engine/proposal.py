@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from berth.engine.change import files
 from berth.hostconfig import Edits
 from berth.plan import Plan, diff
 from berth.state import Obj, State, Sysctl, TextFile
@@ -50,6 +51,23 @@ class Proposal:
     def plan(self) -> Plan:
         """The change, as operations."""
         return diff(self.after, self.before)
+
+    def adopted(self, since: str) -> Adopted:
+        """What is to be recorded of a NIC that was adopted so."""
+        return Adopted(
+            bridge=self.bridge,
+            since=since,
+            switch="bridge" if self.datapath is None else "ovs",
+            datapath=self.datapath or "",
+            system=self.persistence.system,
+            address_mode=self.facts.nic.address_mode,
+            settings=frozenset(self.facts.settings),
+            originals=files(self.before),
+            written=files(self.after),
+            reload=self.persistence.reload,
+            reload_back=self.persistence.reload_back,
+            regenerate=self.persistence.regenerate,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,23 +75,9 @@ class Uplinks:
             for risk in proposal.risks:
                 if risk.blocks:
                     raise Invalid(risk.message)
-            adopted = Adopted(
-                bridge=bridge,
-                since=self._parts.host.today(),
-                switch=switch,
-                datapath=proposal.datapath or "",
-                system=proposal.persistence.system,
-                address_mode=proposal.facts.nic.address_mode,
-                settings=frozenset(proposal.facts.settings),
-                originals=files(proposal.before),
-                written=files(proposal.after),
-                reload=proposal.persistence.reload,
-                reload_back=proposal.persistence.reload_back,
-                regenerate=proposal.persistence.regenerate,
-            )
-            old = self._parts.records.load(nic).adopted
-            cp = self._checkpoint("adopt", nic, bridge, proposal, confirm_within, adopted)
-            self._carry_out(Record(nic, adopted=old, checkpoint=cp))
+            cp = self._checkpoint("adopt", nic, bridge, proposal, confirm_within)
+            cp = msgspec.structs.replace(cp, adopted=proposal.adopted(self._parts.host.today()))
+            self._carry_out(Record(nic, adopted=self._parts.records.load(nic).adopted, checkpoint=cp))
         self._wait(nic, cp, waiting)
         return proposal
 
@@ -110,10 +96,7 @@ class Uplinks:
         others = [port for port in facts.bridge_ports if port != nic]
         if others:
             raise Taken(f"{adopted.bridge} has other ports ({', '.join(others[:5])}): detach what is plugged in first")
-        answering = frozenset(
-            via for via in facts.gateways if self._parts.host.answers(adopted.bridge, via, _ANSWERS_WITHIN)
-        )
-        return releasing(replace(facts, answering=answering), adopted, there, in_effect=True)
+        return releasing(self._asked(facts, adopted.bridge), adopted, there, in_effect=True)
 
     def release(self, nic: str, *, confirm_within: int = 0, waiting: Waiting | None = None) -> Proposal:
         """Undo `adopt`: the NIC carries again what the bridge carries now, and the files are as they were.
@@ -128,7 +111,7 @@ class Uplinks:
             self._claim(proposal)
             for file in files(proposal.before) - files(adopted.written):
                 self._parts.records.keep(file)
-            cp = self._checkpoint("release", adopted.bridge, nic, proposal, confirm_within, None)
+            cp = self._checkpoint("release", adopted.bridge, nic, proposal, confirm_within)
             self._carry_out(Record(nic, adopted=adopted, checkpoint=cp))
         self._wait(nic, cp, waiting)
         return proposal
@@ -168,9 +151,7 @@ class Uplinks:
 
     # --- one change -------------------------------------------------------------------------------------
 
-    def _checkpoint(
-        self, verb: str, source: str, target: str, proposal: Proposal, within: int, adopted: Adopted | None
-    ) -> Checkpoint:
+    def _checkpoint(self, verb: str, source: str, target: str, proposal: Proposal, within: int) -> Checkpoint:
         now = self._parts.host.now()
         gateways = tuple(sorted(proposal.facts.answering))
         return Checkpoint(
@@ -191,7 +172,6 @@ class Uplinks:
             reload_back=proposal.persistence.reload_back,
             regenerate=proposal.persistence.regenerate,
             within=within,
-            adopted=adopted,
         )
 
     def _carry_out(self, record: Record) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from berth.lab.session import Lab
 
 from .machine import MAC, Machine
+from .setups import Setup
 
 ROUTER = "192.168.2.1"
 # All that is configured anywhere, with its rights, but for what DHCP clients write as they go.
@@ -22,6 +23,7 @@ class Guest:
 
     machine: Machine
     lab: Lab
+    setup: Setup
 
     def ip(self, *words: str) -> list[dict[str, Any]]:
         """What `ip -j …` says."""
@@ -57,9 +59,10 @@ class Guest:
         assert self.addresses("br0") == [address]
         (bridge,) = self.ip("-d", "link", "show", "dev", "br0")
         data = bridge["linkinfo"]["info_data"]
-        assert (bridge["address"], data["stp_state"], data["forward_delay"]) == (MAC, 0, 0)
-        (card,) = self.ip("address", "show", "dev", "eth0")
+        assert (bridge["address"], data["stp_state"], data["forward_delay"]) == (MAC, 0, self.setup.delay)
+        (card,) = self.ip("-d", "address", "show", "dev", "eth0")
         assert card["master"] == "br0"
+        assert card["linkinfo"]["info_slave_data"]["state"] == "forwarding"
         assert [info for info in card["addr_info"] if info["family"] == "inet"] == []
         self._online("br0")
 

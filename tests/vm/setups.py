@@ -36,6 +36,7 @@ class Setup:
     files: dict[str, str]
     units: tuple[str, ...]
     mode: int = 0o644  # of the files: what may hold passwords is not for everybody
+    delay: int = 0  # hundredths of a second: what the bridge's forward delay is in the end
 
     def write(self, directory: Path) -> None:
         """Write the files below a directory, and have the units started."""
@@ -58,9 +59,10 @@ def _networkd(name: str, fixed: bool, body: str) -> Setup:
 
 
 def _network_manager(name: str, fixed: bool, ipv4: str) -> Setup:
+    # Whatever the profile says, it sets the kernel's own forward delay while STP is off, when nothing waits for it.
     # Debian's own settings leave what ifupdown's file names to ifupdown; this file names nothing but lo.
     files = {_KEYFILE: f"{_KEYFILE_HEAD}\n[ipv4]\n{ipv4}\n[ipv6]\nmethod=auto\n"}
-    return Setup(name, fixed, files, ("NetworkManager.service", "NetworkManager-wait-online.service"), 0o600)
+    return Setup(name, fixed, files, ("NetworkManager.service", "NetworkManager-wait-online.service"), 0o600, 1500)
 
 
 def _netplan(name: str, fixed: bool, body: str) -> Setup:

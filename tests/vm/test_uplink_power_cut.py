@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
 def test_a_power_cut_before_the_operator_has_confirmed(machine: Power, lab: Lab, name: str) -> None:
     """The bridge is there and no file is written yet."""
     with machine(SETUPS[name]) as running:
-        guest = Guest(running, lab)
+        guest = Guest(running, lab, SETUPS[name])
         (address,) = guest.addresses("eth0")
         etc = guest.etc()
         running.sh(_ADOPT.format(how="--confirm-within 600"))
@@ -46,7 +46,7 @@ def test_a_power_cut_before_the_operator_has_confirmed(machine: Power, lab: Lab,
 def test_a_power_cut_when_the_files_are_written(machine: Power, lab: Lab, name: str) -> None:
     """All files are written and on the disk, but the change is not over."""
     with machine(SETUPS[name]) as running:
-        guest = Guest(running, lab)
+        guest = Guest(running, lab, SETUPS[name])
         (address,) = guest.addresses("eth0")
         etc = guest.etc()
         running.sh(_SLOW)
@@ -62,7 +62,7 @@ def test_a_power_cut_when_the_files_are_written(machine: Power, lab: Lab, name: 
 def test_a_power_cut_between_two_files(machine: Power, lab: Lab) -> None:
     """The first file is written; the second one is to be on a disk that takes nothing any more."""
     with machine(SETUPS["ifupdown-static"]) as running:
-        guest = Guest(running, lab)
+        guest = Guest(running, lab, SETUPS["ifupdown-static"])
         (address,) = guest.addresses("eth0")
         etc = guest.etc()
         running.sh(

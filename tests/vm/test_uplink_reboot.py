@@ -30,7 +30,7 @@ def test_what_was_adopted_is_there_after_a_reboot_and_what_was_released_is_not(
     machine: Power, lab: Lab, setup: Setup, record_property: Any
 ) -> None:
     with machine(setup) as running:
-        guest = Guest(running, lab)
+        guest = Guest(running, lab, setup)
         (address,) = guest.addresses("eth0")
         assert (address == ADDRESS) == setup.fixed
         guest.is_as_before(address)

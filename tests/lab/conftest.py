@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from lab_ground import Ground
+from lab_home import Home, bare
 from lab_nobody import Nobody
 
 from berth.errors import Unsupported
@@ -33,6 +34,17 @@ def ground(lab: Lab) -> Iterator[Ground]:
     here = Ground(lab)
     yield here
     here.clear()
+
+
+@pytest.fixture
+def house() -> Iterator[Home]:
+    """A fresh lab whose host has no bridge, and that host."""
+    try:
+        lab = Lab(bare())
+    except Unsupported as error:
+        pytest.skip(str(error))
+    with lab:
+        yield Home(lab)
 
 
 @pytest.fixture

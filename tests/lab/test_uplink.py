@@ -8,26 +8,11 @@ import pty
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 
 import pytest
-from lab_home import HOST, LAPTOP, LOAD, MAC, NIC, ROUTER, SOME, Home, bare, talking
-
-from berth.errors import Unsupported
-from berth.lab.session import Lab
+from lab_home import HOST, LAPTOP, LOAD, MAC, NIC, ROUTER, SOME, Home, talking
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-def house() -> Iterator[Home]:
-    """A fresh lab, and its host."""
-    try:
-        lab = Lab(bare())
-    except Unsupported as error:
-        pytest.skip(str(error))
-    with lab:
-        yield Home(lab)
 
 
 # --- there and back -------------------------------------------------------------------------------------

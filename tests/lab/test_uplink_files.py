@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab_home import HOST, MAC, NIC, Home, bare
-
-from berth.errors import Unsupported
-from berth.lab.session import Lab
+from lab_home import HOST, MAC, NIC, Home
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -26,17 +22,6 @@ iface {NIC} inet static
     dns-nameservers 192.168.2.1
     up sysctl -qw vm.swappiness=10
 """
-
-
-@pytest.fixture
-def house() -> Iterator[Home]:
-    """A fresh lab, and its host."""
-    try:
-        lab = Lab(bare())
-    except Unsupported as error:
-        pytest.skip(str(error))
-    with lab:
-        yield Home(lab)
 
 
 @pytest.fixture

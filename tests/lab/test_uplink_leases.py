@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import pytest
-from lab_home import NIC, Home, bare
-
-from berth.errors import Unsupported
-from berth.lab.session import Lab
+from lab_home import NIC, Home
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -24,21 +20,15 @@ CLIENTS = {
 
 
 @pytest.fixture
-def house() -> Iterator[Home]:
-    """A fresh lab, whose host has no address yet, and nothing of a DHCP client's of the machine's."""
-    try:
-        lab = Lab(bare())
-    except Unsupported as error:
-        pytest.skip(str(error))
-    with lab:
-        home = Home(lab)
-        # What clients write is the lab's own: the machine's resolver and its leases are none of their business.
-        home.sh(
-            "touch $BERTH_STATE/resolv.conf; mount --bind $BERTH_STATE/resolv.conf /etc/resolv.conf;"
-            "for each in /var/lib/dhcp /var/lib/dhcpcd; do mkdir -p $each; mount -t tmpfs none $each; done"
-        )
-        home.sh(f"ip -4 address flush dev {NIC}; ip route flush dev {NIC} || true")
-        yield home
+def leasing(house: Home) -> Home:
+    """The host without an address yet, and without anything of a DHCP client's of the machine's."""
+    # What clients write is the lab's own: the machine's resolver and its leases are none of their business.
+    house.sh(
+        "touch $BERTH_STATE/resolv.conf; mount --bind $BERTH_STATE/resolv.conf /etc/resolv.conf;"
+        "for each in /var/lib/dhcp /var/lib/dhcpcd; do mkdir -p $each; mount -t tmpfs none $each; done"
+    )
+    house.sh(f"ip -4 address flush dev {NIC}; ip route flush dev {NIC} || true")
+    return house
 
 
 def leased(house: Home, dev: str) -> str:
@@ -50,7 +40,8 @@ def leased(house: Home, dev: str) -> str:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_the_lease_goes_along_and_comes_back(house: Home, client: str) -> None:
+def test_the_lease_goes_along_and_comes_back(leasing: Home, client: str) -> None:
+    house = leasing
     house.sh(CLIENTS[client].format(nic=NIC))
     address = leased(house, NIC)
     house.until("ip route show default | grep -q 192.168.2.1")
@@ -68,7 +59,8 @@ def test_the_lease_goes_along_and_comes_back(house: Home, client: str) -> None:
         house.sh("ping -c1 -W2 203.0.113.10")
 
 
-def test_a_dhcpcd_for_all_nics_would_take_the_address_back(house: Home) -> None:
+def test_a_dhcpcd_for_all_nics_would_take_the_address_back(leasing: Home) -> None:
+    house = leasing
     house.sh("dhcpcd -4 -b -C resolv.conf -C hostname")
     leased(house, NIC)
     before = house.sh("ip -4 address show")

@@ -77,6 +77,21 @@ def test_a_power_cut_between_two_files(machine: Power, lab: Lab) -> None:
         _is_wholly_as_before(guest, address, etc)
 
 
+def test_the_second_belt(machine: Power, lab: Lab) -> None:
+    """The command and its guard are killed before the operator has confirmed: systemd's timer puts the host back."""
+    with machine(SETUPS["ifupdown-static"]) as running:
+        guest = Guest(running, lab, SETUPS["ifupdown-static"])
+        (address,) = guest.addresses("eth0")
+        etc = guest.etc()
+        running.sh(_ADOPT.format(how="--confirm-within 5"))
+        running.until("grep -q 'keep it within' /root/adopt.log", 60)
+        running.sh("pkill -9 -f 'berth[.]guard'; pkill -9 -f 'uplink ado[p]t'")
+        guest.is_adopted(address)
+        running.until("! ip link show dev br0 2>/dev/null | grep -q br0", 180)
+        running.until("! systemctl --quiet is-active 'berth-uplink-guard-*.service'", 60)
+        _is_wholly_as_before(guest, address, etc)
+
+
 def _is_wholly_as_before(guest: Guest, address: str, etc: list[str]) -> None:
     """The network, the files, and what Berth knows; and the next adoption, and a reboot after it, are as the first."""
     guest.is_as_before(address)

@@ -24,6 +24,7 @@ from berth.uplink.seams import HostSide, Records
 
 _TRIES = 5  # to put everything back, a second apart
 _ROUTER_WITHIN = 5.0  # seconds for a router to answer: it may wait 0.5, and 3 since it last spoke (RFC 4861, 6.2.6)
+_TOLD_WITHIN = 15.0  # seconds for the gateway to answer after a manager has taken over, which may ask for a lease
 _POLL = 0.05
 _FROM_ROUTER = 2  # IFAPROT_KERNEL_RA
 
@@ -64,6 +65,8 @@ def finish(parts: Parts, record: Record, cp: Checkpoint) -> None:
         parts.host.run(argv)
     if cp.clients:
         parts.host.hand_over(cp.clients, cp.source, cp.target)
+    if (cp.reload or cp.clients) and cp.before - files(cp.before):
+        verify(parts, cp.target, cp.gateways, within=_TOLD_WITHIN)
     parts.records.save(Record(record.nic, adopted=cp.adopted))
 
 
@@ -144,10 +147,13 @@ def settle(parts: Parts, wanted: State, dev: str) -> None:
             time.sleep(_POLL)
 
 
-def verify(parts: Parts, dev: str, gateways: tuple[str, ...]) -> None:
-    """That the host is on the LAN through a link. Raises `Refused`, saying what is missing."""
+def verify(parts: Parts, dev: str, gateways: tuple[str, ...], *, within: float = 3.0) -> None:
+    """That the host is on the LAN through a link. Raises `Refused`, saying what is missing.
+
+    `within`: seconds for each gateway to answer.
+    """
     if not parts.host.carrier(dev, 5.0):
         raise Refused(f"{dev} has no carrier")
     for gateway in gateways:
-        if not parts.host.answers(dev, gateway, 3.0):
+        if not parts.host.answers(dev, gateway, within):
             raise Refused(f"gateway {gateway} does not answer on {dev}")

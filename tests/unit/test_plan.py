@@ -180,11 +180,13 @@ def test_every_operation_is_about_a_difference(pair: tuple[State, State]) -> Non
     ops = diff(want, have).ops
     implied = {held for op in ops if isinstance(op, Del) for held in op.old.holds}
     remade = {held for op in ops if isinstance(op, Change) and op.new.remakes(op.old) for held in op.old.holds}
+    there = {obj.key: obj for obj in have}
     for op in ops:
         match op:
             case Add(new=new):
                 assert new in want
-                assert new.key not in keys(have) or not remade.isdisjoint(new.holders), "lost with what is made anew"
+                lost = new.key in there and not remade.isdisjoint(there[new.key].holders)
+                assert new.key not in there or lost, "or lost with what is made anew"
             case Change(old=old, new=new):
                 assert new in want and old in have and old.key == new.key and old != new
             case Del(old=old):

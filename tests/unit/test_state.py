@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from berth.firewall import tables
+from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.seams import Intent
 from berth.state import (
     HOST,
@@ -66,7 +68,17 @@ def everything() -> list[Obj]:
     hooks = [NftHook(table, dev) for table in ("berth_1", "berth_2") for dev in ("eth0", "eth1")]
     passes = [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
-    return [BRIDGE, CABLE, HANDED, *inside, *elements, *hooks, *passes, *skeletons[:3]]
+    switches: list[Obj] = [OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), TxChecksums(C1, "eth0")]
+    switches += [OvsPort("ovs0", name, "berth:2") for name in ("bv0", "bv1")]
+    switches += [Port(name, "br0", 1) for name in ("eth0", "eth1")]
+    load: list[Obj] = [MovedAddr(dev, ip) for dev in ("eth0", "br0") for ip in ("10.0.0.1/24", "fd00::1/64")]
+    load += [MovedAddr("eth0", "10.0.0.1/24", peer="10.0.0.9")]
+    load += [MovedRoute(2, "0.0.0.0/0", "eth0", table=table, metric=metric) for table in (254, 7) for metric in (0, 5)]
+    load += [MovedRoute(10, "::/0", "eth0", via=via) for via in ("fe80::1", "fe80::2")]
+    load += [MovedRule(family, "02", 7, iif=iif) for family in (2, 10) for iif in ("eth0", "br0")]
+    load += [MovedNeigh("eth0", "10.0.0.9", mac) for mac in ("02:00:00:00:00:09", "")]
+    files = [TextFile(path, "x") for path in ("/etc/a", "/etc/b")]
+    return [BRIDGE, CABLE, HANDED, *inside, *elements, *hooks, *passes, *skeletons[:3], *switches, *load, *files]
 
 
 EVERYTHING = everything()
@@ -131,7 +143,7 @@ def test_within_and_keys() -> None:
 
 def test_only_what_can_bear_a_mark_has_an_owner() -> None:
     marked = {type(obj) for obj in EVERYTHING if obj.owner is not None}
-    assert marked == {Bridge, Veth, NftTable}
+    assert marked == {Bridge, Veth, NftTable, OvsBridge, OvsPort}
     assert all(obj.owner.startswith(MARK) for obj in EVERYTHING if obj.owner is not None)
     assert FOREIGN.owner == NftTable("inet", "berth", "").owner == ""
 
@@ -175,10 +187,12 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
-    order: list[type[Noun]] = [Bridge, NftTable, Veth, Sysctl, LinkUp, Addr, Route, NftElement, NftPass]
+    order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, Sysctl, TxChecksums, LinkUp, Port, Addr, MovedNeigh]
+    order += [Route, MovedRule, NftElement, NftPass, OvsPort, TextFile]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
-    assert {type(obj) for obj in EVERYTHING if obj.sticky} == {Sysctl, LinkUp}
+    assert (MovedAddr.rank, MovedRoute.rank) == (Addr.rank, Route.rank)
+    assert {type(obj) for obj in EVERYTHING if obj.sticky} == {Sysctl, LinkUp, TxChecksums, Port}
 
 
 def test_the_outer_end_never_has_the_lowest_mac() -> None:

@@ -113,6 +113,7 @@ class Database:
         """The next message. Nothing but its own syntax says where one ends."""
         while True:
             try:
+                self._text = self._text.lstrip()
                 message, end = json.JSONDecoder().raw_decode(self._text)
             except json.JSONDecodeError:
                 chunk = self._socket.recv(1 << 20)
@@ -120,7 +121,7 @@ class Database:
                     raise OSError("it hung up") from None
                 self._text += self._decoder.decode(chunk)
             else:
-                self._text = self._text[end:].lstrip()
+                self._text = self._text[end:]
                 return dict(message)
 
 

@@ -16,7 +16,7 @@ from berth.noun import HOST, MAIN_TABLE, Key, Noun
 
 FOREVER = 0xFFFF_FFFF  # seconds, of a lifetime
 KERNEL, STATIC, RA = 2, 4, 9  # RTPROT_KERNEL, RTPROT_STATIC, RTPROT_RA (linux/rtnetlink.h)
-_LINK, _UNIVERSE = 253, 0
+FROM_ROUTER = 2  # IFAPROT_KERNEL_RA (linux/if_addr.h): an address that a router's advertisement has made
 _SCOPES = {0: "global", 200: "site", 253: "link", 254: "host"}
 _ADDR_FLAGS = {0x02: "nodad", 0x10: "home", 0x100: "mngtmpaddr", 0x200: "noprefixroute", 0x400: "autojoin"}
 _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 9: "ra", 16: "dhcp"}

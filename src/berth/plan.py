@@ -48,6 +48,11 @@ class Del(msgspec.Struct, frozen=True, tag=True):
 Op: TypeAlias = Add | Change | Del
 
 
+def subject(op: Op) -> Obj:
+    """The object an operation is about."""
+    return op.old if isinstance(op, Del) else op.new
+
+
 class Plan(msgspec.Struct, frozen=True):
     """Operations in the order in which they are sent."""
 

@@ -6,28 +6,26 @@ import difflib
 from collections.abc import Iterator
 from typing import Any
 
+from berth.cli.output import steps
 from berth.engine.proposal import Proposal
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, TextFile
-from berth.plan import Add, Change, Del, Op
-from berth.state import Obj
+from berth.plan import Add, Change, Del, subject
 
 _WIDTH = 11  # of the column that says what a line is about
 
 
-def show(proposal: Proposal, *, adopting: bool) -> None:
-    """Print what a change would do, as a diff that is read in ten seconds."""
+def show(proposal: Proposal) -> None:
+    """Print what an adoption would do, as a diff that is read in ten seconds."""
     nic, bridge = proposal.facts.nic, proposal.bridge
-    source, target = (nic.name, bridge) if adopting else (bridge, nic.name)
     for risk in proposal.risks:
         print(risk)
     kind = "bridge" if proposal.datapath is None else "Open vSwitch bridge"
-    made = f"{kind} {bridge} with MAC {nic.mac}, MTU {nic.mtu}, STP off, forward delay 0"
-    _line("link", f"+ {made}" if adopting else f"- {kind} {bridge}")
-    _line("link", f"~ {nic.name} becomes a port of {bridge}" if adopting else f"~ {nic.name} is by itself again")
-    for what, words in _moves(proposal, source):
-        _line(what, f"~ {words}   {source} → {target}")
+    _line("link", f"+ {kind} {bridge} with MAC {nic.mac}, MTU {nic.mtu}, STP off, forward delay 0")
+    _line("link", f"~ {nic.name} becomes a port of {bridge}")
+    for what, words in _moves(proposal, nic.name):
+        _line(what, f"~ {words}   {nic.name} → {bridge}")
     for client in proposal.facts.clients:
-        _line("dhcp", f"~ {client.program} (pid {client.pid}) asks on {target}, for the same lease")
+        _line("dhcp", f"~ {client.program} (pid {client.pid}) asks on {bridge}, for the same lease")
     for line in _files(proposal):
         print(line)
     for note in proposal.persistence.notes:
@@ -66,11 +64,6 @@ def _files(proposal: Proposal) -> Iterator[str]:
                     yield f"{'':{_WIDTH}}  {line}"
 
 
-def subject(op: Op) -> Obj:
-    """What an operation is about."""
-    return op.old if isinstance(op, Del) else op.new
-
-
 def document(proposal: Proposal) -> dict[str, Any]:
     """The change for a program: every operation as the command that a person would type."""
     ops = proposal.plan.ops
@@ -79,7 +72,7 @@ def document(proposal: Proposal) -> dict[str, Any]:
         "bridge": proposal.bridge,
         "persist": proposal.persistence.system,
         "risks": [{"name": risk.name, "message": risk.message, "blocks": risk.blocks} for risk in proposal.risks],
-        "plan": [{"op": str(op)[0], "command": str(op)[2:]} for op in ops],
+        "plan": steps(proposal.plan),
         "files": [subject(op).key[2] for op in ops if isinstance(subject(op), TextFile)],
         "reload": [list(argv) for argv in proposal.persistence.reload],
         "notes": list(proposal.persistence.notes),

@@ -48,9 +48,14 @@ def warn(outcome: Outcome[Any]) -> None:
         print(f"berth: warning: {warning}", file=sys.stderr)
 
 
+def steps(plan: Plan) -> list[dict[str, str]]:
+    """What would be done or was done, for a program: each operation as the command that a person would type."""
+    return [{"op": str(op)[0], "command": str(op)[2:]} for op in plan.ops]
+
+
 def print_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what would be done."""
     if as_json:
-        print_json([{"op": str(op)[0], "command": str(op)[2:]} for op in plan.ops])
+        print_json(steps(plan))
     else:
         print(plan if plan else "nothing to change on this host")

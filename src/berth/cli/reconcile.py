@@ -8,7 +8,7 @@ from contextlib import suppress
 import click
 
 from berth import wire
-from berth.cli.output import engine, json_option, print_json, print_plan
+from berth.cli.output import engine, json_option, print_json, print_plan, steps
 from berth.errors import Taken
 
 
@@ -28,8 +28,7 @@ def reconcile(ctx: click.Context, as_json: bool) -> None:
     with engine(ctx) as api:
         outcome = api.reconcile()
     if as_json:
-        ops = [{"op": str(op)[0], "command": str(op)[2:]} for op in outcome.plan.ops]
-        print_json({"forgotten": list(outcome.value), "done": ops})
+        print_json({"forgotten": list(outcome.value), "done": steps(outcome.plan)})
         return
     for line in outcome.value:
         print(line)

@@ -12,6 +12,7 @@ from berth import spec, wire
 from berth.cli import move
 from berth.cli.output import dry_run_option, json_option, print_json, print_plan, table
 from berth.engine.proposal import Proposal, Status
+from berth.uplink.record import Adopted, Record
 
 SYSTEMS = ("auto", "none", "ifcfg", "networkmanager", "networkd", "netplan", "ifupdown")
 
@@ -72,7 +73,7 @@ def plan(nic: str, bridge: str, persist: str, switch: str, as_json: bool) -> Non
     if as_json:
         print_json(move.document(proposal))
     else:
-        move.show(proposal, adopting=True)
+        move.show(proposal)
 
 
 @uplink.command()
@@ -156,8 +157,7 @@ def status(nic: str | None, as_json: bool) -> None:
     if as_json:
         print_json([_status(one) for one in every])
         return
-    rows = [(one.record.nic, *_words(one)) for one in every]
-    table(("NIC", "BRIDGE", "SINCE", "KEPT BY", "STATE"), rows)
+    table(("NIC", "BRIDGE", "SINCE", "KEPT BY", "STATE"), [_row(one) for one in every])
     for one in every:
         if one.record.report:
             report = one.record.report
@@ -169,28 +169,34 @@ def status(nic: str | None, as_json: bool) -> None:
 # --- showing --------------------------------------------------------------------------------------------
 
 
-def _words(one: Status) -> tuple[str, str, str, str]:
-    adopted, cp = one.record.adopted, one.record.checkpoint
-    state = "adopted" if one.in_effect else "not in effect" if adopted else "by itself"
-    if cp is not None:
-        state = (
-            f"{cp.verb}: {one.seconds_left} s left to confirm" if cp.phase == "waiting" else f"{cp.verb}: {cp.phase}"
-        )
-    shown = adopted or (cp.adopted if cp else None)
-    return (shown.bridge, shown.since, shown.system, state) if shown else ("-", "-", "-", state)
+def _shown(record: Record) -> Adopted | None:
+    """What is adopted, or is being so."""
+    return record.adopted or (record.checkpoint.adopted if record.checkpoint else None)
+
+
+def _state(one: Status) -> str:
+    cp = one.record.checkpoint
+    if cp is None:
+        return "adopted" if one.in_effect else "not in effect" if one.record.adopted else "by itself"
+    return f"{cp.verb}: {f'{one.seconds_left} s left to confirm' if cp.phase == 'waiting' else cp.phase}"
+
+
+def _row(one: Status) -> tuple[str, ...]:
+    shown = _shown(one.record)
+    about = (shown.bridge, shown.since, shown.system) if shown else ("-", "-", "-")
+    return (one.record.nic, *about, _state(one))
 
 
 def _status(one: Status) -> dict[str, Any]:
-    record = one.record
-    bridge, since, system, state = _words(one)
+    record, shown = one.record, _shown(one.record)
     return {
         "nic": record.nic,
         "adopted": record.adopted is not None,
-        "bridge": bridge if bridge != "-" else None,
-        "since": since if since != "-" else None,
-        "persist": system if system != "-" else None,
+        "bridge": shown.bridge if shown else None,
+        "since": shown.since if shown else None,
+        "persist": shown.system if shown else None,
         "switch": record.adopted.switch if record.adopted else None,
-        "state": state,
+        "state": _state(one),
         "in_effect": one.in_effect,
         "pending": record.checkpoint.verb if record.checkpoint else None,
         "seconds_left": one.seconds_left or None,

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from berth.engine.reach import reach
 from berth.errors import BerthError, Refused
-from berth.moved import RA, MovedAddr, MovedRoute
+from berth.moved import FROM_ROUTER, RA, MovedAddr, MovedRoute
 from berth.plan import Del, Plan
 from berth.seams import Kernel, Scope
 from berth.state import State, TextFile, keys
@@ -26,7 +26,6 @@ _TRIES = 5  # to put everything back, a second apart
 _ROUTER_WITHIN = 5.0  # seconds for a router to answer: it may wait 0.5, and 3 since it last spoke (RFC 4861, 6.2.6)
 _TOLD_WITHIN = 15.0  # seconds for the gateway to answer after a manager has taken over, which may ask for a lease
 _POLL = 0.05
-_FROM_ROUTER = 2  # IFAPROT_KERNEL_RA
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ def _noted(troubles: list[str]) -> Iterator[None]:
 def settle(parts: Parts, wanted: State, dev: str) -> None:
     """Have the kernel learn anew what routers advertise; then what stood in for it goes."""
     stand_ins = frozenset(obj for obj in wanted if isinstance(obj, MovedRoute) and obj.protocol == RA)
-    if not stand_ins and not any(isinstance(obj, MovedAddr) and obj.protocol == _FROM_ROUTER for obj in wanted):
+    if not stand_ins and not any(isinstance(obj, MovedAddr) and obj.protocol == FROM_ROUTER for obj in wanted):
         return
     parts.host.solicit(dev)
     until = time.monotonic() + _ROUTER_WITHIN

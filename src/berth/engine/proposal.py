@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from berth.engine.change import files
 from berth.hostconfig import Edits
@@ -24,7 +24,7 @@ class Persistence:
     """How a change is kept over a reboot."""
 
     system: str = "none"  # a renderer's name
-    edits: Edits | None = None
+    edits: Edits = field(default_factory=dict)
     reload: Commands = ()  # how the running system is told
     reload_back: Commands = ()  # and told that all is as before
     regenerate: Commands = ()  # what has to be run at a boot when its files were put back
@@ -89,7 +89,7 @@ def adopting(
     datapath: str | None,
 ) -> Proposal:
     """The change by which a NIC becomes a port. `there`: the files that are to be written, as they are now."""
-    edits = (persistence.edits or {}).items()
+    edits = persistence.edits.items()
     texts = {TextFile(path(name), file.text, file.mode) for name, file in edits if file is not None}
     before = on_nic(facts.nic, facts.carried, facts.settings) | there
     after = _plugged(facts.nic, bridge, facts.carried, facts.settings, datapath) | texts

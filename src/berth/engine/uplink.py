@@ -48,7 +48,7 @@ class Uplinks:
         facts = self._parts.host.facts(nic, bridge)
         facts = self._asked(facts, nic)
         persistence = self._persist(facts, bridge, switch, persist, self._parts.host)
-        there = self._texts(map(self._parts.host.path, persistence.edits or ()))
+        there = self._texts(map(self._parts.host.path, persistence.edits))
         datapath = self._parts.host.datapath() if switch == "ovs" else None
         return adopting(facts, bridge, persistence, there, self._parts.host.path, risks(facts, bridge), datapath)
 

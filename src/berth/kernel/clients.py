@@ -32,18 +32,17 @@ _STARTS_WITHIN = 60.0
 
 def running(dev: str) -> tuple[facts.Client, ...]:
     """The clients of this network namespace that serve a link."""
-    here = os.stat("/proc/self/ns/net").st_ino
-    return tuple(client for client in processes(here, PROGRAMS) if dev in client.argv[1:])
+    return tuple(client for client in processes(PROGRAMS) if dev in client.argv[1:])
 
 
 def manages_all() -> bool:
     """Whether a dhcpcd of this network namespace serves whatever links there are."""
-    here = os.stat("/proc/self/ns/net").st_ino
-    return any(client.argv == ("dhcpcd", "") for client in processes(here, ("dhcpcd",)))
+    return any(client.argv == ("dhcpcd", "") for client in processes(("dhcpcd",)))
 
 
-def processes(namespace: int, programs: Sequence[str]) -> Iterator[facts.Client]:
-    """The processes of a network namespace (its inode number) that run one of the programs."""
+def processes(programs: Sequence[str]) -> Iterator[facts.Client]:
+    """The processes of this network namespace that run one of the programs."""
+    namespace = os.stat("/proc/self/ns/net").st_ino
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue

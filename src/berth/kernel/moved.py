@@ -19,11 +19,9 @@ from berth.kernel.netlink import text as text_attr
 from berth.kernel.netlink import u32 as u32_attr
 from berth.moved import FOREVER, KERNEL, Hop, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, Raw
 
-_NEWNEIGH, _DELNEIGH, _GETNEIGH = 28, 29, 30
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 
-_IFADDR, _RTMSG = struct.Struct("=BBBBI"), struct.Struct("=BBBBBBBBI")
-_NDMSG, _RTNEXTHOP = struct.Struct("=BxxxiHBB"), struct.Struct("=HBBi")
+_RTNEXTHOP = struct.Struct("=HBBi")
 _CACHEINFO, _ROUTE_CACHEINFO = struct.Struct("=IIII"), struct.Struct("=IIiIIIII")
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 3, 4, 6
@@ -39,7 +37,6 @@ _CARRIED = frozenset({8, 11, 19, 21, 22, 26})  # METRICS FLOW NEWDST ENCAP_TYPE 
 _ONLINK, _UNICAST, _LOCAL_TABLE = 4, 1, 255
 _HZ = 100  # USER_HZ
 
-_NDA_DST, _NDA_LLADDR = 1, 2
 _PERMANENT, _PROXY, _ROUTER = 0x80, 0x08, 0x80
 _RULE_HEADER = 12
 _FRA_IIF, _FRA_PRIORITY, _FRA_OIF, _FRA_PAD = 3, 6, 17, 18
@@ -80,13 +77,13 @@ def set_port(nl: Netlink, wanted: Port) -> Message:
 
 
 def _addresses(nl: Netlink, index: dict[int, str]) -> Iterator[MovedAddr]:
-    for place, data in enumerate(nl.dump(rtnl.GETADDR, _IFADDR.pack(0, 0, 0, 0, 0))):
-        if len(data) < _IFADDR.size:
+    for place, data in enumerate(nl.dump(rtnl.GETADDR, rtnl.IFADDR.pack(0, 0, 0, 0, 0))):
+        if len(data) < rtnl.IFADDR.size:
             continue
-        family, length, flags, scope, link = _IFADDR.unpack_from(data)
+        family, length, flags, scope, link = rtnl.IFADDR.unpack_from(data)
         dev = index.get(link)
         if dev is not None:
-            found = attrs(data, _IFADDR.size)
+            found = attrs(data, rtnl.IFADDR.size)
             flags = number(found.get(_IFA_FLAGS, b""), flags)
             if not (family == socket.AF_INET6 and flags & _TEMPORARY):  # the kernel makes others from its parent
                 yield _address(found, length, flags, scope, dev, place)
@@ -95,8 +92,8 @@ def _addresses(nl: Netlink, index: dict[int, str]) -> Iterator[MovedAddr]:
 def tentative(nl: Netlink, devices: set[str]) -> bool:
     """Whether an address of the links may not be used yet, since the kernel still asks whether it is unique."""
     index = {nl.index(name) for name in devices}
-    for data in nl.dump(rtnl.GETADDR, _IFADDR.pack(socket.AF_INET6, 0, 0, 0, 0)):
-        if _IFADDR.unpack_from(data)[4] in index and _IFADDR.unpack_from(data)[2] & _TENTATIVE:
+    for data in nl.dump(rtnl.GETADDR, rtnl.IFADDR.pack(socket.AF_INET6, 0, 0, 0, 0)):
+        if rtnl.IFADDR.unpack_from(data)[4] in index and rtnl.IFADDR.unpack_from(data)[2] & _TENTATIVE:
             return True
     return False
 
@@ -124,13 +121,13 @@ def _address(found: Attrs, length: int, flags: int, scope: int, dev: str, place:
 
 def _addr_body(nl: Netlink, addr: MovedAddr) -> bytes:
     near, _, length = addr.ip.partition("/")
-    family = _family(near)
-    local = _packed(near)
+    family = rtnl.family_of(near)
+    local = rtnl.packed(near)
     flags = u32_attr(_IFA_FLAGS, addr.flags)
-    body = _IFADDR.pack(family, int(length), addr.flags & 0xFF, addr.scope, rtnl.index(nl, addr.dev))
-    body += attr(_IFA_LOCAL, local) + attr(_IFA_ADDRESS, _packed(addr.peer) if addr.peer else local) + flags
+    body = rtnl.IFADDR.pack(family, int(length), addr.flags & 0xFF, addr.scope, rtnl.index(nl, addr.dev))
+    body += attr(_IFA_LOCAL, local) + attr(_IFA_ADDRESS, rtnl.packed(addr.peer) if addr.peer else local) + flags
     if addr.broadcast:
-        body += attr(_IFA_BROADCAST, _packed(addr.broadcast))
+        body += attr(_IFA_BROADCAST, rtnl.packed(addr.broadcast))
     if addr.label:
         body += text_attr(_IFA_LABEL, addr.label)
     if addr.metric:
@@ -156,11 +153,11 @@ def _implied(address: MovedAddr) -> Iterator[Implied]:
 
 
 def _routes(nl: Netlink, index: dict[int, str], implied: set[Implied]) -> Iterator[MovedRoute]:
-    for data in nl.dump(rtnl.GETROUTE, _RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
-        if len(data) < _RTMSG.size:
+    for data in nl.dump(rtnl.GETROUTE, rtnl.RTMSG.pack(0, 0, 0, 0, 0, 0, 0, 0, 0)):
+        if len(data) < rtnl.RTMSG.size:
             continue
-        _, _, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
-        found = attrs(data, _RTMSG.size)
+        _, _, _, _, table, protocol, _, kind, _ = rtnl.RTMSG.unpack_from(data)
+        found = attrs(data, rtnl.RTMSG.size)
         table = number(found.get(_RTA_TABLE, b""), table)
         if kind != _UNICAST or table == _LOCAL_TABLE:
             continue
@@ -185,7 +182,7 @@ def _apart(route: MovedRoute) -> Iterator[MovedRoute]:
 
 
 def _route(data: bytes, found: Attrs, table: int, dev: str, hops: tuple[Hop, ...]) -> MovedRoute:
-    family, dst_length, src_length, tos, _, protocol, scope, _, flags = _RTMSG.unpack_from(data)
+    family, dst_length, src_length, tos, _, protocol, scope, _, flags = rtnl.RTMSG.unpack_from(data)
     size = 4 if family == socket.AF_INET else 16
     via = found.get(_RTA_GATEWAY) or found.get(_RTA_VIA, b"")[2:]
     info = found.get(_RTA_CACHEINFO, b"")
@@ -228,11 +225,11 @@ def _route_body(nl: Netlink, route: MovedRoute, *, whole: bool) -> bytes:
     dst, _, dst_length = route.dst.partition("/")
     src, _, src_length = route.src.partition("/")
     head = (route.family, int(dst_length), int(src_length or 0), route.tos, 0, route.protocol, route.scope, _UNICAST)
-    body = _RTMSG.pack(*head, route.flags) + u32_attr(_RTA_TABLE, route.table)
+    body = rtnl.RTMSG.pack(*head, route.flags) + u32_attr(_RTA_TABLE, route.table)
     if int(dst_length):
-        body += attr(_RTA_DST, _packed(dst))
+        body += attr(_RTA_DST, rtnl.packed(dst))
     if src:
-        body += attr(_RTA_SRC, _packed(src))
+        body += attr(_RTA_SRC, rtnl.packed(src))
     if route.metric:
         body += u32_attr(_RTA_PRIORITY, route.metric)
     if route.hops:
@@ -240,7 +237,7 @@ def _route_body(nl: Netlink, route: MovedRoute, *, whole: bool) -> bytes:
     else:
         body += u32_attr(_RTA_OIF, rtnl.index(nl, route.dev)) + _gateway(route.via, route.family)
     if whole:
-        body += attr(_RTA_PREFSRC, _packed(route.source)) if route.source else b""
+        body += attr(_RTA_PREFSRC, rtnl.packed(route.source)) if route.source else b""
         body += attr(_RTA_PREF, bytes([route.preference])) if route.preference else b""
         body += u32_attr(_RTA_EXPIRES, route.expires) if route.expires else b""
         body += b"".join(attr(kind, bytes.fromhex(value)) for kind, value in route.attributes)
@@ -250,9 +247,9 @@ def _route_body(nl: Netlink, route: MovedRoute, *, whole: bool) -> bytes:
 def _gateway(via: str, family: int) -> bytes:
     if not via:
         return b""
-    if _family(via) != family:  # RFC 8950
-        return attr(_RTA_VIA, struct.pack("=H", _family(via)) + _packed(via))
-    return attr(_RTA_GATEWAY, _packed(via))
+    if rtnl.family_of(via) != family:  # RFC 8950
+        return attr(_RTA_VIA, struct.pack("=H", rtnl.family_of(via)) + rtnl.packed(via))
+    return attr(_RTA_GATEWAY, rtnl.packed(via))
 
 
 def _hop(nl: Netlink, hop: Hop, family: int) -> bytes:
@@ -284,23 +281,23 @@ def _rule_body(rule: MovedRule) -> bytes:
 
 def _neighbours(nl: Netlink, index: dict[int, str]) -> Iterator[MovedNeigh]:
     for proxy in (0, _PROXY):
-        for data in nl.dump(_GETNEIGH, _NDMSG.pack(0, 0, 0, proxy, 0)):
-            family, link, state, flags, _ = _NDMSG.unpack_from(data)
-            found = attrs(data, _NDMSG.size)
-            if link not in index or family not in (socket.AF_INET, socket.AF_INET6) or _NDA_DST not in found:
+        for data in nl.dump(rtnl.GETNEIGH, rtnl.NDMSG.pack(0, 0, 0, proxy, 0)):
+            family, link, state, flags, _ = rtnl.NDMSG.unpack_from(data)
+            found = attrs(data, rtnl.NDMSG.size)
+            if link not in index or family not in (socket.AF_INET, socket.AF_INET6) or rtnl.NDA_DST not in found:
                 continue
             if proxy or state & _PERMANENT:
-                ip = str(ip_address(found[_NDA_DST]))
-                mac = "" if proxy else found.get(_NDA_LLADDR, b"").hex(":")
+                ip = str(ip_address(found[rtnl.NDA_DST]))
+                mac = "" if proxy else found.get(rtnl.NDA_LLADDR, b"").hex(":")
                 yield MovedNeigh(index[link], ip, mac, bool(flags & _ROUTER))
 
 
 def _neigh_body(nl: Netlink, neigh: MovedNeigh) -> bytes:
     flags = (_ROUTER if neigh.router else 0) | (0 if neigh.mac else _PROXY)
     state = _PERMANENT if neigh.mac else 0
-    body = _NDMSG.pack(_family(neigh.ip), rtnl.index(nl, neigh.dev), state, flags, 0)
-    body += attr(_NDA_DST, _packed(neigh.ip))
-    return body + (attr(_NDA_LLADDR, rtnl.mac_bytes(neigh.mac)) if neigh.mac else b"")
+    body = rtnl.NDMSG.pack(rtnl.family_of(neigh.ip), rtnl.index(nl, neigh.dev), state, flags, 0)
+    body += attr(rtnl.NDA_DST, rtnl.packed(neigh.ip))
+    return body + (attr(rtnl.NDA_LLADDR, rtnl.mac_bytes(neigh.mac)) if neigh.mac else b"")
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -321,7 +318,7 @@ def add(nl: Netlink, noun: Moved, *, replace: bool = False) -> Message:
         case MovedRule():
             return Message(_NEWRULE, CREATE | EXCL, _rule_body(noun))
         case MovedNeigh():
-            return Message(_NEWNEIGH, CREATE | REPLACE, _neigh_body(nl, noun))
+            return Message(rtnl.NEWNEIGH, CREATE | REPLACE, _neigh_body(nl, noun))
 
 
 def delete(nl: Netlink, noun: Moved) -> Message:
@@ -334,15 +331,7 @@ def delete(nl: Netlink, noun: Moved) -> Message:
         case MovedRule():
             return Message(_DELRULE, 0, _rule_body(noun))
         case MovedNeigh():
-            return Message(_DELNEIGH, 0, _neigh_body(nl, noun))
-
-
-def _family(ip: str) -> int:
-    return socket.AF_INET6 if ":" in ip else socket.AF_INET
-
-
-def _packed(ip: str) -> bytes:
-    return socket.inet_pton(_family(ip), ip)
+            return Message(rtnl.DELNEIGH, 0, _neigh_body(nl, noun))
 
 
 def _raw(found: Attrs, kinds: frozenset[int]) -> Raw:

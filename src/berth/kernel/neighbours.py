@@ -11,11 +11,9 @@ import struct
 import time
 
 from berth.errors import Denied
+from berth.kernel import rtnl
 from berth.kernel.netlink import CREATE, REPLACE, ROUTE, Message, Netlink, Refusal, attr, attrs
 
-_NEWNEIGH, _GETNEIGH = 28, 30
-_NDMSG = struct.Struct("=BxxxiHBB")
-_NDA_DST, _NDA_LLADDR = 1, 2
 _REACHABLE, _PROBE, _FAILED, _PERMANENT = 0x02, 0x10, 0x20, 0x80
 _USE = 0x01  # NTF_USE: resolve it, as if there were a packet to send
 _POLL = 0.01  # seconds
@@ -48,9 +46,9 @@ def answers(dev: str, ip: str, within: float) -> bool:
 def _ask(nl: Netlink, index: int, ip: str) -> None:
     """Have the kernel ask: one whose MAC is known is probed at it, another looked for."""
     _, mac = _entry(nl, index, ip)
-    state, flags, link = (_PROBE, 0, attr(_NDA_LLADDR, mac)) if mac else (0, _USE, b"")
-    body = _NDMSG.pack(_family(ip), index, state, flags, 0) + attr(_NDA_DST, _packed(ip)) + link
-    for refusal in nl.batch([Message(_NEWNEIGH, CREATE | REPLACE, body)]):
+    state, flags, link = (_PROBE, 0, attr(rtnl.NDA_LLADDR, mac)) if mac else (0, _USE, b"")
+    body = rtnl.NDMSG.pack(rtnl.family_of(ip), index, state, flags, 0) + attr(rtnl.NDA_DST, rtnl.packed(ip)) + link
+    for refusal in nl.batch([Message(rtnl.NEWNEIGH, CREATE | REPLACE, body)]):
         if refusal.errno == errno.EPERM:
             raise Denied(f"may not ask for {ip}: run as root (CAP_NET_ADMIN)")
 
@@ -58,11 +56,12 @@ def _ask(nl: Netlink, index: int, ip: str) -> None:
 def _entry(nl: Netlink, index: int, ip: str) -> tuple[int, bytes]:
     """(NUD_* state, MAC) of a neighbour; (0, b"") of one the kernel does not know."""
     try:
-        answer = nl.ask(_GETNEIGH, _NDMSG.pack(_family(ip), index, 0, 0, 0) + attr(_NDA_DST, _packed(ip)))
+        question = rtnl.NDMSG.pack(rtnl.family_of(ip), index, 0, 0, 0) + attr(rtnl.NDA_DST, rtnl.packed(ip))
+        answer = nl.ask(rtnl.GETNEIGH, question)
     except Refusal:
         return 0, b""
-    state = _NDMSG.unpack_from(answer)[2]
-    return state, attrs(answer, _NDMSG.size).get(_NDA_LLADDR, b"") if not state & _FAILED else b""
+    state = rtnl.NDMSG.unpack_from(answer)[2]
+    return state, attrs(answer, rtnl.NDMSG.size).get(rtnl.NDA_LLADDR, b"") if not state & _FAILED else b""
 
 
 def solicit(dev: str) -> None:
@@ -76,11 +75,3 @@ def solicit(dev: str) -> None:
     except OSError as error:
         if error.errno not in (errno.EADDRNOTAVAIL, errno.ENODEV, errno.ENETUNREACH, errno.EAFNOSUPPORT):
             raise
-
-
-def _family(ip: str) -> int:
-    return socket.AF_INET6 if ":" in ip else socket.AF_INET
-
-
-def _packed(ip: str) -> bytes:
-    return socket.inet_pton(_family(ip), ip)

@@ -21,6 +21,7 @@ from berth.state import MAIN_TABLE, Addr, Bridge, Route, Veth
 NEWLINK, DELLINK, GETLINK = 16, 17, 18
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 NEWROUTE, DELROUTE, GETROUTE = 24, 25, 26
+NEWNEIGH, DELNEIGH, GETNEIGH = 28, 29, 30
 GETNSID = 90
 
 #: Cables taken out of service wait in this link group ("BERT") for one common deletion: deleting a link alone
@@ -43,14 +44,26 @@ _PROTO_KERNEL, _PROTO_STATIC, _PROTO_RA = 2, 4, 9
 _SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
 _UNICAST = 1
 
-_IFINFO = struct.Struct("=BxHiII")
-_IFADDR = struct.Struct("=BBBBI")
-_RTMSG = struct.Struct("=BBBBBBBBI")
+IFINFO = struct.Struct("=BxHiII")
+IFADDR = struct.Struct("=BBBBI")
+RTMSG = struct.Struct("=BBBBBBBBI")
+NDMSG = struct.Struct("=BxxxiHBB")
+NDA_DST, NDA_LLADDR = 1, 2
 
 
 def mac_bytes(mac: str) -> bytes:
     """Six octets of 'aa:bb:cc:dd:ee:ff'."""
     return bytes.fromhex(mac.replace(":", ""))
+
+
+def family_of(ip: str) -> int:
+    """The address family of an address."""
+    return socket.AF_INET6 if ":" in ip else socket.AF_INET
+
+
+def packed(ip: str) -> bytes:
+    """An address as the kernel has it."""
+    return socket.inet_pton(family_of(ip), ip)
 
 
 @cache
@@ -81,7 +94,7 @@ def name_of(number_of: int) -> str:
 
 
 def _ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
-    return _IFINFO.pack(0, 0, index, flags, change)
+    return IFINFO.pack(0, 0, index, flags, change)
 
 
 def set_link(name: str, *, up: bool | None = None, attributes: bytes = b"") -> Message:
@@ -208,7 +221,7 @@ def delete_retired() -> Message:
 def _addr_body(nl: Netlink, addr: Addr) -> bytes:
     family, packed, length = _packed(addr.ip)
     flags = _NODAD if family == socket.AF_INET6 else 0
-    body = _IFADDR.pack(family, length, flags, 0, index(nl, addr.dev)) + attr(_IFA_LOCAL, packed)
+    body = IFADDR.pack(family, length, flags, 0, index(nl, addr.dev)) + attr(_IFA_LOCAL, packed)
     body += attr(_IFA_ADDRESS, packed)
     if family == socket.AF_INET and length < 31:  # a broadcast address, as ifupdown and Docker set it
         mask = (1 << 32 - length) - 1
@@ -228,7 +241,7 @@ def del_addr(nl: Netlink, addr: Addr) -> Message:
 
 def _route_body(nl: Netlink, route: Route, *, protocol: int, scope: int) -> bytes:
     family, packed, length = _packed(route.dst)
-    body = _RTMSG.pack(family, length, 0, 0, MAIN_TABLE, protocol, scope, _UNICAST, 0)
+    body = RTMSG.pack(family, length, 0, 0, MAIN_TABLE, protocol, scope, _UNICAST, 0)
     if length:
         body += attr(_RTA_DST, packed)
     if route.via:
@@ -273,10 +286,10 @@ class Link:
 
 
 def _decode_link(data: bytes) -> Link | None:
-    if len(data) < _IFINFO.size:
+    if len(data) < IFINFO.size:
         return None
-    _, _, idx, flags, _ = _IFINFO.unpack_from(data)
-    found = attrs(data, _IFINFO.size)
+    _, _, idx, flags, _ = IFINFO.unpack_from(data)
+    found = attrs(data, IFINFO.size)
     info = attrs(found.get(_IFLA_LINKINFO, b""))
     kind = string(info.get(_INFO_KIND, b""))
     detail = attrs(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
@@ -320,7 +333,7 @@ def is_promiscuous(nl: Netlink, name: str) -> bool:
         data = nl.ask(GETLINK, _ifinfo() + text_attr(_IFLA_IFNAME, name))
     except Refusal:
         return False
-    return number(attrs(data, _IFINFO.size).get(_IFLA_PROMISCUITY, b"")) > 0
+    return number(attrs(data, IFINFO.size).get(_IFLA_PROMISCUITY, b"")) > 0
 
 
 def links(nl: Netlink) -> Iterator[Link]:
@@ -343,11 +356,11 @@ def nsid(nl: Netlink, ns_fd: int) -> int:
 
 def addresses(nl: Netlink) -> Iterator[tuple[int, IPv4Interface | IPv6Interface]]:
     """(link index, address) of every address of the namespace, of both families."""
-    for data in nl.dump(GETADDR, _IFADDR.pack(0, 0, 0, 0, 0)):
-        if len(data) < _IFADDR.size:
+    for data in nl.dump(GETADDR, IFADDR.pack(0, 0, 0, 0, 0)):
+        if len(data) < IFADDR.size:
             continue
-        _, length, _, _, idx = _IFADDR.unpack_from(data)
-        found = attrs(data, _IFADDR.size)
+        _, length, _, _, idx = IFADDR.unpack_from(data)
+        found = attrs(data, IFADDR.size)
         packed = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
         if packed is not None and len(packed) in (4, 16) and length <= 8 * len(packed):
             yield idx, ip_interface((packed, length))
@@ -376,17 +389,17 @@ class RouteEntry:
 
 def routes(nl: Netlink) -> Iterator[RouteEntry]:
     """The unicast routes of the main table, of both families."""
-    for data in nl.dump(GETROUTE, _RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)):
+    for data in nl.dump(GETROUTE, RTMSG.pack(socket.AF_UNSPEC, 0, 0, 0, MAIN_TABLE, 0, 0, 0, 0)):
         entry = _decode_route(data)
         if entry is not None:
             yield entry
 
 
 def _decode_route(data: bytes) -> RouteEntry | None:
-    if len(data) < _RTMSG.size:
+    if len(data) < RTMSG.size:
         return None
-    family, length, _, _, table, protocol, _, kind, _ = _RTMSG.unpack_from(data)
-    found = attrs(data, _RTMSG.size)
+    family, length, _, _, table, protocol, _, kind, _ = RTMSG.unpack_from(data)
+    found = attrs(data, RTMSG.size)
     if number(found.get(_RTA_TABLE, b""), table) != MAIN_TABLE or kind != _UNICAST:
         return None
     size = {socket.AF_INET: 4, socket.AF_INET6: 16}.get(family, 0)

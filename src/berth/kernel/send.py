@@ -24,8 +24,8 @@ from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
-from berth.plan import Add, Change, Del, Op, Plan
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Noun, Route, Sysctl, Veth
+from berth.plan import Add, Change, Del, Op, Plan, subject
+from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Route, Sysctl, Veth
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
@@ -41,11 +41,6 @@ def send(plan: Plan) -> None:
         except NotFound:
             if not all(isinstance(op, Del) for op in ops):
                 raise  # a sandbox that is gone took along what was to be deleted
-
-
-def subject(op: Op) -> Noun:
-    """The object an operation is about."""
-    return op.old if isinstance(op, Del) else op.new
 
 
 def _where(op: Op) -> str:

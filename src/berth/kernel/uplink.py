@@ -27,11 +27,9 @@ from berth.uplink.record import Client as Started
 
 _POLL = 0.01  # seconds
 _COMMAND_WITHIN = 90.0
-_IFINFO = struct.Struct("=BxHiII")
 _IFLA_CARRIER = 33
 _SIOCGIWNAME = 0x8B01  # linux/wireless.h
 _RTA_OIF, _RTA_NH_ID = 4, 30
-_RTMSG_SIZE = 12
 #: Settings of a link that are not its own: set by the kernel, by a router, or by `Port`.
 _NOT_CARRIED = frozenset({"addr_gen_mode", "mc_forwarding", "mtu", "stable_secret", "ndisc_notify"})
 _CLOUDS = (
@@ -66,7 +64,7 @@ class LinuxUplink:
             load = frozenset(noun for noun in moved.read(nl) if carrier in noun.links)
             there = next((found for found in every.values() if found.name == bridge), None)
             master = every.get(link.master)
-            odd = tuple(_unmovable(nl, carrier))
+            odd = tuple(_unmovable(nl, carrier, load))
             return Facts(
                 nic=_nic(nl, link, every, master),
                 bridge_there="" if there is None else f"a {there.kind or 'link'} of that name",
@@ -182,7 +180,7 @@ def _nic(nl: Netlink, link: rtnl.Link, every: dict[int, rtnl.Link], master: rtnl
     return Nic(
         name=link.name,
         kind=link.kind,
-        type=_IFINFO.unpack_from(_ask(nl, link.name))[1],
+        type=rtnl.IFINFO.unpack_from(_ask(nl, link.name))[1],
         mac=link.mac,
         mtu=link.mtu,
         up=link.up,
@@ -196,11 +194,11 @@ def _nic(nl: Netlink, link: rtnl.Link, every: dict[int, rtnl.Link], master: rtnl
 
 
 def _ask(nl: Netlink, name: str) -> bytes:
-    return nl.ask(rtnl.GETLINK, _IFINFO.pack(0, 0, 0, 0, 0) + text_attr(3, name))
+    return nl.ask(rtnl.GETLINK, rtnl.IFINFO.pack(0, 0, 0, 0, 0) + text_attr(3, name))
 
 
 def _carrier(nl: Netlink, name: str) -> bool:
-    return nl.index(name) is not None and attrs(_ask(nl, name), _IFINFO.size).get(_IFLA_CARRIER) == b"\1"
+    return nl.index(name) is not None and attrs(_ask(nl, name), rtnl.IFINFO.size).get(_IFLA_CARRIER) == b"\1"
 
 
 def _wireless(link: rtnl.Link) -> bool:
@@ -226,15 +224,14 @@ def _settings(dev: str) -> Iterator[Sysctl]:
                 yield Sysctl(HOST, f"net.{family}.conf.{dev.replace('.', '/')}.{name}", value)
 
 
-def _unmovable(nl: Netlink, dev: str) -> Iterator[str]:
+def _unmovable(nl: Netlink, dev: str, load: frozenset[Moved]) -> Iterator[str]:
     index = nl.index(dev)
-    for data in nl.dump(rtnl.GETROUTE, bytes(_RTMSG_SIZE)):
-        found = attrs(data, _RTMSG_SIZE)
+    for data in nl.dump(rtnl.GETROUTE, bytes(rtnl.RTMSG.size)):
+        found = attrs(data, rtnl.RTMSG.size)
         if _RTA_NH_ID in found and found.get(_RTA_OIF) == struct.pack("=I", index or 0):
             yield f"a route through {dev} uses an object of `ip nexthop`, which cannot be moved: make it a plain route"
             break
-    routes = [noun for noun in moved.read(nl) if isinstance(noun, MovedRoute) and dev in noun.links]
-    for key, count in Counter(route.key for route in routes).items():
+    for key, count in Counter(noun.key for noun in load if isinstance(noun, MovedRoute)).items():
         if count > 1:
             yield f"{count} routes to {key[3]} through {dev} have metric {key[6]}: delete all but one"
 
@@ -266,8 +263,7 @@ def _cloud() -> str:
 
 def _dot1x(nic: str) -> bool:
     """Whether wpa_supplicant drives the NIC by its driver for wires."""
-    here = os.stat("/proc/self/ns/net").st_ino
     return any(
         client.program == "wpa_supplicant" and any(word in (nic, f"-i{nic}") for word in client.argv)
-        for client in clients.processes(here, ("wpa_supplicant",))
+        for client in clients.processes(("wpa_supplicant",))
     )

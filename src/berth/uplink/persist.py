@@ -8,10 +8,9 @@ from ipaddress import ip_address, ip_interface, ip_network
 from berth.errors import Invalid
 from berth.hostconfig import Edits, Files, Renderer
 from berth.model import Addressing, Uplink, UplinkRoute
-from berth.moved import FOREVER, RA, MovedAddr, MovedRoute
+from berth.moved import FOREVER, FROM_ROUTER, RA, MovedAddr, MovedRoute
 from berth.uplink.facts import Facts
 
-_FROM_ROUTER = 2  # IFAPROT_KERNEL_RA
 RESOLV_CONF = "etc/resolv.conf"
 
 
@@ -66,7 +65,7 @@ def described(facts: Facts, bridge: str, switch: str, resolv_conf: str) -> Uplin
 def _addressing(version: int, addresses: list[MovedAddr], routes: list[MovedRoute], *, leased: bool) -> Addressing:
     own = sorted((a for a in addresses if (":" in a.ip) == (version == 6)), key=lambda a: a.place)
     defaults = [r for r in routes if r.dst.endswith("/0") and (":" in r.dst) == (version == 6) and r.via]
-    learnt = leased or any(a.valid != FOREVER or a.protocol == _FROM_ROUTER for a in own)
+    learnt = leased or any(a.valid != FOREVER or a.protocol == FROM_ROUTER for a in own)
     learnt = learnt or any(route.protocol == RA for route in defaults)
     static = tuple(ip_interface(a.ip) for a in own if a.valid == FOREVER and not ip_interface(a.ip).is_link_local)
     if learnt:

@@ -103,7 +103,7 @@ def _restore(parts: Parts, cp: Checkpoint, rebooted: bool) -> None:
 def _tell(parts: Parts, cp: Checkpoint, rebooted: bool) -> list[str]:
     """Let the programs know that all is as it was, if they were told otherwise; what went wrong with that."""
     troubles: list[str] = []
-    commands = cp.reload_back if cp.phase == "finishing" and not rebooted else ()
+    commands = cp.reload if cp.phase == "finishing" and not rebooted else ()
     if rebooted and files(cp.after) != files(cp.before):
         commands = cp.regenerate
     for argv in commands:

@@ -52,7 +52,6 @@ class Persister:
             system=renderer.name,
             edits=edits,
             reload=renderer.reload(uplink),
-            reload_back=renderer.restore(uplink),
-            regenerate=renderer.regenerate(),
+            regenerate=renderer.regenerate,
             notes=tuple(f"{client.program} is started again for the bridge" for client in facts.clients),
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from berth.engine.change import files
-from berth.hostconfig import Edits
+from berth.hostconfig import Commands, Edits
 from berth.plan import Plan, diff
 from berth.state import Obj, State, Sysctl, TextFile
 from berth.uplink.decide import carry, on_bridge, on_nic
@@ -16,8 +16,6 @@ from berth.uplink.record import Adopted, Record
 from berth.uplink.risks import Risk
 from berth.uplink.seams import HostSide
 
-Commands = tuple[tuple[str, ...], ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
@@ -25,8 +23,7 @@ class Persistence:
 
     system: str = "none"  # a renderer's name
     edits: Edits = field(default_factory=dict)
-    reload: Commands = ()  # how the running system is told
-    reload_back: Commands = ()  # and told that all is as before
+    reload: Commands = ()  # how the running system is told, of the old files too
     regenerate: Commands = ()  # what has to be run at a boot when its files were put back
     notes: tuple[str, ...] = ()
 
@@ -65,7 +62,6 @@ class Proposal:
             originals=files(self.before),
             written=files(self.after),
             reload=self.persistence.reload,
-            reload_back=self.persistence.reload_back,
             regenerate=self.persistence.regenerate,
         )
 
@@ -102,9 +98,7 @@ def releasing(facts: Facts, adopted: Adopted, there: State, *, in_effect: bool) 
     `there`: the files that were written, as they are now. Without effect (after a reboot that nothing was written
     for) only they are put back.
     """
-    persistence = Persistence(
-        adopted.system, reload=adopted.reload_back, reload_back=adopted.reload, regenerate=adopted.regenerate
-    )
+    persistence = Persistence(adopted.system, reload=adopted.reload, regenerate=adopted.regenerate)
     if not in_effect:
         return Proposal(facts, adopted.bridge, there, adopted.originals, persistence)
     nic = replace(facts.nic, master="", address_mode=adopted.address_mode)

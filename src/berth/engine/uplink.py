@@ -169,7 +169,6 @@ class Uplinks:
             gateways=gateways,
             clients=tuple(Client(client.program, client.argv) for client in proposal.facts.clients),
             reload=proposal.persistence.reload,
-            reload_back=proposal.persistence.reload_back,
             regenerate=proposal.persistence.regenerate,
             within=within,
         )

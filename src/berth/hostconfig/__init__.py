@@ -28,12 +28,16 @@ Files: TypeAlias = Mapping[str, File]
 #: What is to be written; None: removed. Files that stay as they are are not named.
 Edits: TypeAlias = dict[str, File | None]
 
+#: Each a program with its arguments.
+Commands: TypeAlias = tuple[tuple[str, ...], ...]
+
 
 class Renderer(Protocol):
     """One system that configures a host's network."""
 
     name: ClassVar[str]  # as `--persist` takes it
     globs: ClassVar[tuple[str, ...]]  # where its files are, below the root directory
+    regenerate: ClassVar[Commands]  # to be run at a boot when files were put back, before the network is configured
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
         """Whether the files say something about the NIC. Raises `Invalid`, with file and line."""
@@ -46,14 +50,9 @@ class Renderer(Protocol):
         """
         ...
 
-    def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """The commands by which a running system takes over what was written, without a cut; () for none."""
-        ...
+    def reload(self, uplink: Uplink) -> Commands:
+        """The commands by which a running system takes over what the files say now, without a cut.
 
-    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """The commands by which it goes back, when the files are as they were and so is the host."""
-        ...
-
-    def regenerate(self) -> tuple[tuple[str, ...], ...]:
-        """What has to be run at a boot when its files were put back, before the network is configured."""
+        That is either way: a port of the bridge, which is there then, or the NIC by itself again. () for none.
+        """
         ...

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import ClassVar
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files
+from berth.hostconfig import Commands, Edits, File, Files
 from berth.hostconfig.networkmanager import uuids
 from berth.hostconfig.switches import refuse_other_switches
 from berth.model import Addressing, Uplink, UplinkRoute
@@ -56,6 +56,7 @@ class Ifcfg:
     """/etc/sysconfig/network-scripts."""
 
     name: ClassVar[str] = "ifcfg"
+    regenerate: ClassVar[Commands] = ()  # the files are read later
     globs: ClassVar[tuple[str, ...]] = (
         GLOBAL,
         *(f"{DIRECTORY}/{kind}-*" for kind in ("ifcfg", "route", "route6", "rule", "rule6")),
@@ -86,17 +87,9 @@ class Ifcfg:
         edits |= _routes(uplink) if says_nothing else {}
         return edits | _beside(files, loaded, nics, uplink) | _global(files, uplink)
 
-    def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+    def reload(self, uplink: Uplink) -> Commands:
         """For the scripts nothing: they read the files when they are called next. A NetworkManager is told of them."""
         return (("sh", "-ec", _RELOAD, "reload", uuids(uplink)[0], uplink.nic, uplink.bridge),)
-
-    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """The same: NetworkManager takes what profiles there are."""
-        return self.reload(uplink)
-
-    def regenerate(self) -> tuple[tuple[str, ...], ...]:
-        """Nothing: the files are read later."""
-        return ()
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import ClassVar
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files
+from berth.hostconfig import Commands, Edits, File, Files
 from berth.hostconfig.interfaces import DIRECTORIES, MAIN, Interfaces, Line, Stanza, made, read
 from berth.hostconfig.switches import refuse_other_switches
 from berth.model import Addressing, Uplink, UplinkRoute
@@ -33,12 +33,14 @@ _BRIDGES_COMMAND = re.compile(
 )
 
 
-#: In ifupdown's records, $2 is up in the place of $1.
+#: In ifupdown's records the one of both is up that carries the addresses: the bridge, where there is one.
 _IN_PLACE = """
 cd /run/network && [ -e ifstate ] || exit 0
+up=$1
+if ip link show dev "$2" >/dev/null 2>&1; then up=$2; fi
 sed -i -e "/^$1=/d" -e "/^$2=/d" ifstate
-echo "$2=$2" >>ifstate
-echo "$2" >"ifstate.$2"
+echo "$up=$up" >>ifstate
+echo "$up" >"ifstate.$up"
 """
 
 
@@ -46,6 +48,7 @@ class Ifupdown:
     """/etc/network/interfaces and interfaces.d."""
 
     name: ClassVar[str] = "ifupdown"
+    regenerate: ClassVar[Commands] = ()  # the files are read later
     globs: ClassVar[tuple[str, ...]] = (MAIN, *(f"{each}/*" for each in DIRECTORIES), BRIDGE_UTILS)
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
@@ -83,17 +86,9 @@ class Ifupdown:
             if text != as_read.get(path)
         }
 
-    def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """Nothing runs that could read the files; what is said is that the bridge is up, for a later `ifdown`."""
+    def reload(self, uplink: Uplink) -> Commands:
+        """Nothing runs that could read the files; what is said is which link is up, for a later `ifdown`."""
         return (("sh", "-ec", _IN_PLACE, "ifstate", uplink.nic, uplink.bridge),)
-
-    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """That the NIC is up, and no bridge."""
-        return (("sh", "-ec", _IN_PLACE, "ifstate", uplink.bridge, uplink.nic),)
-
-    def regenerate(self) -> tuple[tuple[str, ...], ...]:
-        """Nothing: the files are read later."""
-        return ()
 
 
 class _Move:

@@ -16,7 +16,7 @@ from pathlib import PurePosixPath
 from typing import Any, ClassVar
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files, cloudinit
+from berth.hostconfig import Commands, Edits, File, Files, cloudinit
 from berth.hostconfig.cloudinit import kept_off
 from berth.hostconfig.netplan_text import Yaml
 from berth.hostconfig.networkd import LEASE_GLOBS, client_id, on_link
@@ -53,16 +53,11 @@ true
 """
 
 
-_RESTORE = """
-if systemctl --quiet is-active systemd-networkd; then networkctl reload; fi
-if systemctl --quiet is-active NetworkManager; then nmcli connection reload; nmcli device connect "$1"; fi
-"""
-
-
 class Netplan:
     """The renderer of netplan's files."""
 
     name: ClassVar[str] = "netplan"
+    regenerate: ClassVar[Commands] = (("netplan", "generate"),)  # its generator has run already, with what was there
     globs: ClassVar[tuple[str, ...]] = (*(f"{each}/*.yaml" for each in _DIRECTORIES), cloudinit.GLOB, *LEASE_GLOBS)
 
     def configures(self, files: Files, uplink: Uplink) -> bool:
@@ -89,20 +84,12 @@ class Netplan:
         }
         return edits | _lease(files, [*every, *edited], uplink) | kept_off(files, edits)
 
-    def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+    def reload(self, uplink: Uplink) -> Commands:
         """Have netplan generate files, and networkd and NetworkManager, whichever run, take over what is so already.
 
         NetworkManager gives the bridge its profile, and then the NIC the one of a port: in between nothing is lost.
         """
-        return (("netplan", "generate"), ("sh", "-c", _RELOAD, "reload", uplink.bridge, uplink.nic))
-
-    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """Have netplan generate files again, and whoever runs read them."""
-        return (*self.regenerate(), ("sh", "-c", _RESTORE, "restore", uplink.nic))
-
-    def regenerate(self) -> tuple[tuple[str, ...], ...]:
-        """Have netplan generate files: it has done so already, from what was there."""
-        return (("netplan", "generate"),)
+        return (*self.regenerate, ("sh", "-c", _RELOAD, "reload", uplink.bridge, uplink.nic))
 
 
 def _read(files: Files) -> list[Yaml]:

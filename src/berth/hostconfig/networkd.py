@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files, cloudinit
+from berth.hostconfig import Commands, Edits, File, Files, cloudinit
 from berth.hostconfig.ini import Entry, Ini, Section
 from berth.hostconfig.networkd_match import DIRECTORIES, ETC, Link, Network, first_for, networks
 from berth.model import Addressing, Uplink, UplinkRoute
@@ -116,6 +116,7 @@ class Networkd:
     """The renderer of systemd-networkd's files."""
 
     name: ClassVar[str] = "networkd"
+    regenerate: ClassVar[Commands] = ()  # the files are read later
     globs: ClassVar[tuple[str, ...]] = (
         *(f"{directory}/{end}" for directory in DIRECTORIES for end in ("*.network", "*.netdev", "*.network.d/*.conf")),
         *LEASE_GLOBS,
@@ -146,7 +147,7 @@ class Networkd:
         edits = _edits(files, uplink, said, own, f"{ETC}/{prefix}berth-")
         return edits | cloudinit.kept_off(files, edits)
 
-    def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+    def reload(self, uplink: Uplink) -> Commands:
         """Have networkd read its files again. It takes a bridge and a port that are so already as they are.
 
         Addresses that it did not give itself it takes away, and gives them again a few milliseconds later. Of a bridge
@@ -155,14 +156,6 @@ class Networkd:
         """
         poke = f"ip link set dev {uplink.bridge} group default 2>/dev/null || true"  # after a release there is none
         return (("networkctl", "reload"), ("sh", "-c", poke))
-
-    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """Have networkd read its files again."""
-        return (("networkctl", "reload"),)
-
-    def regenerate(self) -> tuple[tuple[str, ...], ...]:
-        """Nothing: the files are read later."""
-        return ()
 
 
 def _is_adopted(files: Files, said: Network | None, uplink: Uplink) -> bool:

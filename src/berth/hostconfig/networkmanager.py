@@ -17,7 +17,7 @@ from typing import ClassVar
 from uuid import NAMESPACE_URL, uuid5
 
 from berth.errors import Invalid
-from berth.hostconfig import Edits, File, Files
+from berth.hostconfig import Commands, Edits, File, Files
 from berth.hostconfig.ini import Entry, Ini, Section
 from berth.hostconfig.switches import refuse_other_switches
 from berth.model import Addressing, Uplink, UplinkRoute
@@ -95,6 +95,7 @@ class NetworkManager:
     """/etc/NetworkManager/system-connections."""
 
     name: ClassVar[str] = "networkmanager"
+    regenerate: ClassVar[Commands] = ()  # the files are read later
     globs: ClassVar[tuple[str, ...]] = (
         *(f"{each}/*" for each in (DIRECTORY, VOLATILE, SHIPPED)),
         f"{_MEMORY}/timestamps",
@@ -134,20 +135,12 @@ class NetworkManager:
         edits: Edits = {bridge_path: File(bridge.text(), 0o600), port_path: File(port.text(), 0o600)}
         return edits | _switched_off(fitting, uplink) | _lease(files, best, uplink)
 
-    def reload(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
+    def reload(self, uplink: Uplink) -> Commands:
         """The new profiles are read and brought up, the bridge's first: it takes over the bridge as it stands.
 
         Its IPv4 addresses are away for 30 to 100 ms meanwhile, and learnt IPv6 ones until the router has been asked.
         """
         return (("sh", "-ec", _RELOAD, "reload", *uuids(uplink), uplink.nic, uplink.bridge),)
-
-    def restore(self, uplink: Uplink) -> tuple[tuple[str, ...], ...]:
-        """The same: NetworkManager takes what profiles there are."""
-        return self.reload(uplink)
-
-    def regenerate(self) -> tuple[tuple[str, ...], ...]:
-        """Nothing: the files are read later."""
-        return ()
 
 
 def paths(uplink: Uplink) -> tuple[str, str]:

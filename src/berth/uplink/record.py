@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from berth.hostconfig import Commands
 from berth.state import NOTHING, State, Sysctl
 
 
@@ -31,9 +32,8 @@ class Adopted(msgspec.Struct, frozen=True):
     settings: frozenset[Sysctl] = frozenset()  # the NIC's own
     originals: State = NOTHING  # the files as they were
     written: State = NOTHING  # the files as Berth wrote them
-    reload: tuple[tuple[str, ...], ...] = ()  # how the system was told of them
-    reload_back: tuple[tuple[str, ...], ...] = ()  # and is told of the old ones
-    regenerate: tuple[tuple[str, ...], ...] = ()  # what has to be run at a boot when they were put back
+    reload: Commands = ()  # how the system is told of either
+    regenerate: Commands = ()  # what has to be run at a boot when they were put back
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -52,9 +52,8 @@ class Checkpoint(msgspec.Struct, frozen=True):
     after: State
     gateways: tuple[str, ...] = ()  # those that answered before
     clients: tuple[Client, ...] = ()  # that lease the source's address
-    reload: tuple[tuple[str, ...], ...] = ()  # how the system is told of the new files
-    reload_back: tuple[tuple[str, ...], ...] = ()  # and of the old ones
-    regenerate: tuple[tuple[str, ...], ...] = ()  # what has to be run at a boot when they were put back
+    reload: Commands = ()  # how the system is told of files, the new or the old ones
+    regenerate: Commands = ()  # what has to be run at a boot when they were put back
     within: int = 0  # seconds that the operator has to confirm it; 0: need not
     adopted: Adopted | None = None  # what is recorded when it succeeds
 

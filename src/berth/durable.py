@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from pathlib import Path
 
 from berth.errors import Denied, Invalid, Refused
@@ -28,9 +27,12 @@ def read(path: str | Path) -> tuple[str, int] | None:
 def write(path: str | Path, text: str, mode: int) -> None:
     """Put a text in the place of what was there, at one instant. Raises `Denied`, `Refused`."""
     target = Path(os.path.realpath(path))  # a link to the file stays one
+    if target.exists() and not target.is_file():
+        raise Refused(f"cannot write {path}: {target} is no regular file; move the link away first")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, draft = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        draft = target.with_name(f".{target.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with open(descriptor, "w", encoding="utf-8", newline="") as out:
                 out.write(text)

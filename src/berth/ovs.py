@@ -10,6 +10,9 @@ from typing import ClassVar
 from berth.noun import HOST, MARK, Key, Noun, at
 
 ID = "berth"  # the key in external_ids
+#: The link that takes in the frames of all ports, with the kernel's datapath: their master, as the kernel sees it.
+DATAPATH = "ovs-system"
+KINDS = ("tun", "openvswitch")  # of a bridge's own link: with the userspace datapath, and with the kernel's
 
 
 class OvsBridge(Noun, frozen=True, tag=True):

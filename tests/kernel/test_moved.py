@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from difflib import unified_diff
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import get_args
 
 import pytest
 
+from berth.errors import Refused
 from berth.kernel import read
 from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.plan import Add, Change, Del, diff
@@ -204,3 +206,14 @@ def test_a_link_to_a_file_stays_one(host: Host, tmp_path: Path) -> None:
     host.send(Change(TextFile(str(link), "old"), TextFile(str(link), "new")))
     assert link.is_symlink()
     assert real.read_text() == "new"
+
+
+def test_what_is_no_file_is_not_replaced(host: Host, tmp_path: Path) -> None:
+    """A masked file is a link to /dev/null, which must stay what it is."""
+    device, link = tmp_path / "device", tmp_path / "link"
+    os.mkfifo(device)
+    link.symlink_to(device)
+    with pytest.raises(Refused, match="no regular file"):
+        host.send(Add(TextFile(str(link), "new")))
+    assert device.is_fifo()
+    assert link.is_symlink()

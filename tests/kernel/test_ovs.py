@@ -22,7 +22,7 @@ from berth.errors import NotFound, Refused, Taken, Unsupported
 from berth.kernel import ovs, read
 from berth.kernel.netns import inside
 from berth.model import AttachRequest, Placement
-from berth.ovs import OvsBridge, OvsPort
+from berth.ovs import DATAPATH, OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, diff
 from berth.state import HOST, UPLINK_MARK, Addr, LinkUp, Obj, Veth, keys
 from vswitch import OpenVSwitch
@@ -253,12 +253,12 @@ def test_the_kernels_datapath_is_no_bridge_to_be_unplugged_from(stage: Host) -> 
     """As its ports look to the kernel; there need not be a module for it on a machine that runs the tests."""
     cable = Veth("bv1", "", 1400, ENDPOINT, C1, "eth1", "02:00:00:00:02:01")
     stage.send(Add(cable))
-    sh(f"ip link add {ovs.DATAPATH} type bridge; ip link set bv1 master {ovs.DATAPATH} mtu 1300")
+    sh(f"ip link add {DATAPATH} type bridge; ip link set bv1 master {DATAPATH} mtu 1300")
     plan = diff({cable}, stage.read(cable))
     stage.send(*plan.ops)
     assert stage.read(cable) == {cable}
     (link,) = stage.ip("link", "show", "bv1")
-    assert (link["mtu"], link["master"]) == (1400, ovs.DATAPATH)
+    assert (link["mtu"], link["master"]) == (1400, DATAPATH)
 
 
 # --- a switch that is not there -------------------------------------------------------------------------

@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from berth.kernel import ovs, rtnl
+from berth.errors import Refused
+from berth.kernel import rtnl
 from berth.kernel.netlink import CREATE, EXCL, REPLACE, Attrs, Message, Netlink, attr, attrs, items, number, string
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.netlink import u32 as u32_attr
 from berth.moved import FOREVER, KERNEL, Hop, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, Raw
+from berth.ovs import DATAPATH
+from berth.plan import Add, Change, Del, Op
 
 _NEWRULE, _DELRULE, _GETRULE = 32, 33, 34
 
@@ -28,6 +32,7 @@ _IFA_ADDRESS, _IFA_LOCAL, _IFA_LABEL, _IFA_BROADCAST, _IFA_CACHEINFO = 1, 2, 3, 
 _IFA_FLAGS, _IFA_METRIC, _IFA_PROTO = 8, 9, 11
 _SETTABLE = 0x02 | 0x10 | 0x100 | 0x200 | 0x400  # NODAD HOMEADDRESS MANAGETEMPADDR NOPREFIXROUTE MCAUTOJOIN
 _NO_PREFIX_ROUTE = 0x200
+_LOOKS = 200
 _TENTATIVE = 0x40
 _TEMPORARY = 0x01  # IPv6 privacy addresses; the same bit is IFA_F_SECONDARY in IPv4
 
@@ -61,10 +66,10 @@ def port(nl: Netlink, dev: str) -> Port | None:
     if found is None:
         return None
     master = rtnl.name_of(found.master) if found.master else ""
-    return Port(dev, "" if master == ovs.DATAPATH else master, found.address_mode)
+    return Port(dev, "" if master == DATAPATH else master, found.address_mode)
 
 
-def set_port(nl: Netlink, wanted: Port) -> Message:
+def _set_port(nl: Netlink, wanted: Port) -> Message:
     """Plug a link in or out. In the same message, so that it never makes an address of its own as a port."""
     attributes = rtnl.address_mode(wanted.address_mode)
     now = port(nl, wanted.dev)
@@ -89,7 +94,15 @@ def _addresses(nl: Netlink, index: dict[int, str]) -> Iterator[MovedAddr]:
                 yield _address(found, length, flags, scope, dev, place)
 
 
-def tentative(nl: Netlink, devices: set[str]) -> bool:
+def await_addresses(nl: Netlink, devices: set[str]) -> None:
+    """Wait a moment until the IPv6 addresses of the links may be used: the kernel sees to that in another thread."""
+    for _ in range(_LOOKS):
+        if not _tentative(nl, devices):
+            return
+        time.sleep(0.001)
+
+
+def _tentative(nl: Netlink, devices: set[str]) -> bool:
     """Whether an address of the links may not be used yet, since the kernel still asks whether it is unique."""
     index = {nl.index(name) for name in devices}
     for data in nl.dump(rtnl.GETADDR, rtnl.IFADDR.pack(socket.AF_INET6, 0, 0, 0, 0)):
@@ -303,7 +316,22 @@ def _neigh_body(nl: Netlink, neigh: MovedNeigh) -> bytes:
 # --- messages -------------------------------------------------------------------------------------------
 
 
-def add(nl: Netlink, noun: Moved, *, replace: bool = False) -> Message:
+def encode(nl: Netlink, op: Op) -> Iterator[Message]:
+    """The messages by which an operation on what is carried, or on a port, is carried out."""
+    match op:
+        case Add(new=Port() as port) | Change(new=Port() as port):
+            yield _set_port(nl, port)
+        case Change(old=MovedRoute(family=socket.AF_INET6) as old, new=MovedRoute() as new):
+            yield from (_delete(nl, old), _add(nl, new))
+        case Add(new=noun) | Change(new=noun) if isinstance(noun, Moved):
+            yield _add(nl, noun, replace=isinstance(op, Change))
+        case Del(old=noun) if isinstance(noun, Moved):
+            yield _delete(nl, noun)
+        case _:
+            raise Refused(f"Berth cannot do this: {op}")
+
+
+def _add(nl: Netlink, noun: Moved, *, replace: bool = False) -> Message:
     """The message that makes what is carried, or with `replace` gives it other attributes."""
     fresh = CREATE | (REPLACE if replace else EXCL)
     match noun:
@@ -321,7 +349,7 @@ def add(nl: Netlink, noun: Moved, *, replace: bool = False) -> Message:
             return Message(rtnl.NEWNEIGH, CREATE | REPLACE, _neigh_body(nl, noun))
 
 
-def delete(nl: Netlink, noun: Moved) -> Message:
+def _delete(nl: Netlink, noun: Moved) -> Message:
     """The message that removes what is carried."""
     match noun:
         case MovedAddr():

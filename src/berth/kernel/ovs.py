@@ -17,17 +17,13 @@ from berth.kernel import rtnl
 from berth.kernel.netlink import ROUTE, Netlink
 from berth.kernel.ovsdb import Database, Json
 from berth.model import HostLink
-from berth.ovs import ID, OvsBridge, OvsPort
+from berth.ovs import ID, KINDS, OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Op
 from berth.state import MARK, Foreign, Key, Obj, ours
 
 Uuid: TypeAlias = str
 
-#: The link that takes in the frames of all ports, with the kernel's datapath: their master, as the kernel sees it.
-DATAPATH = "ovs-system"
-
 _PATIENCE = 10_000  # milliseconds for ovs-vswitchd, which needs a few
-_KINDS = ("tun", "openvswitch")  # of a bridge's own link: with the userspace datapath, and with the kernel's
 _BRIDGE = ("_uuid", "name", "ports", "datapath_type", "fail_mode", "stp_enable", "rstp_enable", "other_config")
 
 
@@ -69,9 +65,7 @@ class _Rows:
 
 def read(keys: Iterable[Key], *, marked: bool) -> Iterator[Obj]:
     """The bridges and ports of these keys, and with `marked` all of Berth's. Nothing where no Open vSwitch runs."""
-    wanted = frozenset(key for key in keys if key[0] in ("ovs-bridge", "ovs-port"))
-    if not wanted and not marked:
-        return
+    wanted = frozenset(keys)
     db = Database.find()
     if db is None:
         return
@@ -112,12 +106,7 @@ def ports(bridge: str) -> tuple[str, ...]:
 
 
 def with_switches(links: tuple[HostLink, ...]) -> tuple[HostLink, ...]:
-    """The host's links, with what only Open vSwitch knows of them: which are its bridges, and whose ports others are.
-
-    Nothing is asked where no link can be one.
-    """
-    if not any(link.kind in _KINDS for link in links):
-        return links
+    """The host's links, with what Open vSwitch knows of them: which are its bridges, and whose ports others are."""
     db = Database.find()
     if db is None:
         return links
@@ -128,7 +117,7 @@ def with_switches(links: tuple[HostLink, ...]) -> tuple[HostLink, ...]:
 
 def _switched(link: HostLink, rows: _Rows) -> HostLink:
     bridge = rows.bridges.get(link.name)
-    if bridge is not None and link.kind in _KINDS:
+    if bridge is not None and link.kind in KINDS:
         return with_fields(link, kind="ovs", userspace=bridge.datapath == "netdev", alias=bridge.mark)
     uuid, _ = rows.ports.get(link.name, ("", ""))
     return with_fields(link, master=rows.bridge_of[uuid].name) if uuid in rows.bridge_of else link

@@ -1,4 +1,7 @@
-"""Reading what exists, in the same nouns that are asked for."""
+"""Reading what exists, in the same nouns that are asked for.
+
+What only uplinks or Open vSwitch need is loaded when it is asked for: every command starts by loading this module.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,12 @@ from ipaddress import ip_address, ip_network
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import moved, nft, offload, ovs, passes, rtnl, sysctl
+from berth.kernel import nft, offload, passes, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
 from berth.model import Host, HostLink, HostRoute, Interface
+from berth.ovs import DATAPATH, KINDS
 from berth.seams import Scope
 from berth.state import (
     HOST,
@@ -36,7 +40,7 @@ from berth.state import (
 )
 
 _MANY = 16  # links that are asked for one by one; more are picked from a list of all
-_INSIDE = ("sysctl", "tx-checksums", "up", "addr", "route", "port")  # what is read where it is
+_INSIDE = ("sysctl", "tx-checksums", "up", "addr", "route")  # what is read where it is
 
 
 def read(scope: Scope) -> State:
@@ -57,7 +61,7 @@ def read(scope: Scope) -> State:
             continue
     found |= set(_carried(scope, by_ns[HOST]))
     found |= set(_files(by_ns[HOST]))
-    found |= set(ovs.read(by_ns[HOST], marked=scope.marked))
+    found |= set(_switches(scope, by_ns[HOST]))
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
     return frozenset(found)
@@ -94,7 +98,7 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         master = ""
         if link.master:
             master = label.get(link.master) or rtnl.name_of(link.master)
-            master = "" if master == ovs.DATAPATH else master
+            master = "" if master == DATAPATH else master
         return Veth(
             link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac, mtu if mtu != link.mtu else 0
         )
@@ -162,8 +166,6 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
             up = rtnl.is_up(nl, key[2])
             if up is not None:
                 yield LinkUp(ns, key[2], up)
-        if key[0] == "port" and (port := moved.port(nl, key[2])) is not None:
-            yield port
     if "addr" in kinds:
         for index, ip in rtnl.addresses(nl):
             addr = Addr(ns, rtnl.name_of(index), str(ip))
@@ -185,14 +187,27 @@ def _files(keys: Iterable[Key]) -> Iterator[Obj]:
 
 
 def _carried(scope: Scope, keys: set[Key]) -> Iterator[Obj]:
-    """What links of the host carry: all of it of the scope's devices, of others what is asked for."""
+    """Ports, and what links of the host carry: all of it of the scope's devices, of others what is asked for."""
     asked = {key for key in keys if key[0].startswith("moved-")}
-    if not asked and not scope.devices:
+    ports = {key[2] for key in keys if key[0] == "port"}
+    if not (asked or ports or scope.devices):
         return
+    from berth.kernel import moved
+
     with Netlink(ROUTE) as nl:
-        for noun in moved.read(nl):
+        yield from (port for dev in ports if (port := moved.port(nl, dev)) is not None)
+        for noun in moved.read(nl) if asked or scope.devices else ():
             if noun.key in asked or not scope.devices.isdisjoint(noun.links):
                 yield noun
+
+
+def _switches(scope: Scope, keys: set[Key]) -> Iterator[Obj]:
+    """Bridges and ports of Open vSwitch's."""
+    asked = {key for key in keys if key[0].startswith("ovs-")}
+    if asked or scope.marked:
+        from berth.kernel import ovs
+
+        yield from ovs.read(asked, marked=scope.marked)
 
 
 def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
@@ -257,7 +272,10 @@ def host() -> Host:
                 for link in every
                 if link.group != rtnl.RETIRED
             )
-            links = ovs.with_switches(links)
+            if any(link.kind in KINDS for link in links):
+                from berth.kernel import ovs
+
+                links = ovs.with_switches(links)
             return Host(links, tuple(_host_routes(nl, label)), obstacles=obstacles())
         except Refusal as refusal:
             if refusal.errno == errno.EPERM:

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import assert_never
 
@@ -19,10 +16,10 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import moved, nft, offload, ovs, passes, rtnl, sysctl
+from berth.kernel import nft, offload, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
-from berth.moved import KERNEL, Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
 from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Route, Sysctl, Veth
@@ -59,8 +56,10 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_bridges  # before the cables, which are plugged into a bridge by its number
         case Veth():
             return _send_cables
-        case LinkUp() | Addr() | Route() | Port() | MovedAddr() | MovedNeigh() | MovedRoute() | MovedRule():
+        case LinkUp() | Addr() | Route():
             return _send_links
+        case Port() | MovedAddr() | MovedNeigh() | MovedRoute() | MovedRule():
+            return _send_load
         case TextFile():
             return _send_files
         case Sysctl():
@@ -68,7 +67,7 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
         case TxChecksums():
             return _send_checksums
         case OvsBridge() | OvsPort():
-            return ovs.send
+            return _send_switches
         case NftElement() | NftHook():
             return _send_entries
         case NftPass():
@@ -98,39 +97,37 @@ def _send_cables(ops: Sequence[Op]) -> None:
 
 
 def _send_links(ops: Sequence[Op]) -> None:
-    with Netlink(ROUTE) as nl, _known_addresses(ops):
-        _batch(nl, [(op, message) for op in ops for message in _encode_ip(nl, op)])
+    with Netlink(ROUTE) as nl:
+        _batch(nl, [(op, message) for op in ops for message in _encode(_ip_messages, nl, op)])
 
 
-@contextmanager
-def _known_addresses(ops: Sequence[Op]) -> Iterator[None]:
-    """Let IPv6 addresses that only change their link be usable at once: they were found unique before.
+def _send_load(ops: Sequence[Op]) -> None:
+    """What a link of the host's own carries. Only an uplink has that: no other command loads what it takes.
 
-    The flag that says so of a single address (nodad) would stay on it.
+    IPv6 addresses that only change their link are usable at once: they were found unique before. The flag that says
+    so of a single address (nodad) would stay on it.
     """
+    from berth.kernel import moved
+
     added = [op.new for op in ops if not isinstance(op, Del)]
     devs = {new.dev for new in added if isinstance(new, MovedAddr) and ":" in new.ip}
     names = [f"net.ipv6.conf.{dev.replace('.', '/')}.accept_dad" for dev in sorted(devs)]
     before = [Sysctl(HOST, name, value) for name in names if (value := sysctl.read(name)) is not None]
     _set([replace(setting, value="0") for setting in before])
     try:
-        yield
-        if before:
-            _await_addresses(devs)
+        with Netlink(ROUTE) as nl:
+            _batch(nl, [(op, message) for op in ops for message in _encode(moved.encode, nl, op)])
+            moved.await_addresses(nl, devs)
     finally:
         _set(before)
 
 
-def _await_addresses(devs: set[str]) -> None:
-    """The kernel looks at the setting a moment later, in a thread of its own."""
-    with Netlink(ROUTE) as nl:
-        for _ in range(_LOOKS):
-            if not moved.tentative(nl, devs):
-                return
-            time.sleep(0.001)
+def _send_switches(ops: Sequence[Op]) -> None:
+    from berth.kernel import ovs  # not loaded where there is no Open vSwitch
+
+    ovs.send(ops)
 
 
-_LOOKS = 200
 _GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT)  # already gone is as good as deleted
 
 
@@ -185,39 +182,30 @@ def _encode_cable(nl: Netlink, op: Op, fds: list[int]) -> Iterator[Message]:
             yield rtnl.retire_outer(veth.name)
 
 
-def _encode_ip(nl: Netlink, op: Op) -> Iterator[Message]:
+def _encode(encode: Callable[[Netlink, Op], Iterable[Message]], nl: Netlink, op: Op) -> Iterator[Message]:
     try:
-        match op:
-            case Change(old=MovedRoute(family=socket.AF_INET6) as old, new=MovedRoute() as new):
-                yield from (moved.delete(nl, old), moved.add(nl, new))
-            case _:
-                yield _ip_message(nl, op)
+        yield from encode(nl, op)
     except NotFound:
         if not isinstance(op, Del):
             raise  # a link that is gone took along what was to be deleted
 
 
-def _ip_message(nl: Netlink, op: Op) -> Message:
+def _ip_messages(nl: Netlink, op: Op) -> Iterator[Message]:
     match op:
         case Add(new=LinkUp() as link) | Change(new=LinkUp() as link):
-            return rtnl.set_link(link.dev, up=link.up)
+            yield rtnl.set_link(link.dev, up=link.up)
         case Add(new=Addr() as addr):
-            return rtnl.add_addr(nl, addr)
+            yield rtnl.add_addr(nl, addr)
         case Del(old=Addr() as addr):
-            return rtnl.del_addr(nl, addr)
+            yield rtnl.del_addr(nl, addr)
         case Add(new=Route() as route):
-            return rtnl.add_route(nl, route)
+            yield rtnl.add_route(nl, route)
         case Change(new=Route() as route):
-            return rtnl.add_route(nl, route, replace=True)
+            yield rtnl.add_route(nl, route, replace=True)
         case Del(old=Route() as route):
-            return rtnl.del_route(nl, route)
-        case Add(new=Port() as port) | Change(new=Port() as port):
-            return moved.set_port(nl, port)
-        case Add(new=entry) | Change(new=entry) if isinstance(entry, Moved):
-            return moved.add(nl, entry, replace=isinstance(op, Change))
-        case Del(old=entry) if isinstance(entry, Moved):
-            return moved.delete(nl, entry)
-    raise Refused(f"Berth cannot do this: {op}")
+            yield rtnl.del_route(nl, route)
+        case _:
+            raise Refused(f"Berth cannot do this: {op}")
 
 
 def _send_files(ops: Sequence[Op]) -> None:

@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -104,6 +104,16 @@ class Home:
         done = self.lab.run("host", [*KILLED, str(step), *shlex.split(line)], env=env, timeout=90)
         assert done.returncode in (0, -9), done
         return done.returncode == -9
+
+    def survives(self, line: str, look: Callable[[], object], **env: str) -> int:
+        """That all is as before, wherever `berth …` is killed on its way; after how many steps it came to its end."""
+        before, step = look(), 0
+        while self.killed(step, line, **env):
+            self.until_over()
+            assert look() == before, f"after step {step} of {line}"
+            step += 1
+        assert look() != before
+        return step
 
     def look(self) -> list[str]:
         """All that must be the same before and after, without link numbers and what is left of lifetimes."""

@@ -65,19 +65,14 @@ def test_files_follow_and_are_restored(house: Home, root: Path) -> None:
 
 
 def test_killed_at_every_step_with_files(house: Home, root: Path) -> None:
-    before, looked = content(root), house.look()
-    step = 0
-    while house.killed(step, f"uplink adopt {NIC}", BERTH_ROOT=str(root)):
-        house.until_over()
-        assert (content(root), house.look()) == (before, looked), f"after step {step}"
-        step += 1
+    before = content(root)
+
+    def look() -> object:
+        return content(root), house.look()
+
+    house.survives(f"uplink adopt {NIC}", look, BERTH_ROOT=str(root))
     assert content(root) != before
-    adopted, looked = content(root), house.look()
-    step = 0
-    while house.killed(step, f"uplink release {NIC}", BERTH_ROOT=str(root)):
-        house.until_over()
-        assert (content(root), house.look()) == (adopted, looked), f"after step {step} of release"
-        step += 1
+    house.survives(f"uplink release {NIC}", look, BERTH_ROOT=str(root))
     assert content(root) == before
 
 

@@ -20,11 +20,6 @@ from .setups import Setup
 Power = Callable[[Setup], AbstractContextManager[Machine]]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark of the tests that `./run test` leaves to `./run test-vm`."""
-    config.addinivalue_line("markers", "long: takes minutes; only ./run test-vm runs it")
-
-
 @pytest.fixture(scope="session")
 def payload(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Berth for the machines."""

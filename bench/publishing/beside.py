@@ -34,7 +34,8 @@ class Beside:
         self._lab = harbour.lab
         harbour.docker("network", "create", *OURS, "nat")
         self._lab.run("host", ["ip", "netns", "add", "box"], check=True)
-        said = json.loads(self._berth("attach", "nat", "box", "--json"))
+        self._berth("network", "create", "own")
+        said = json.loads(self._berth("attach", "own", "box", "--json"))
         self._endpoint: str = said["id"]
 
     def facts(self) -> dict[str, Any]:

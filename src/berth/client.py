@@ -16,7 +16,7 @@ import msgspec
 
 from berth import rest, schema
 from berth.errors import Denied, Refused
-from berth.model import AttachRequest, Endpoint, Network, NetworkSpec
+from berth.model import AttachRequest, Endpoint, Network, NetworkSpec, PortChange
 from berth.seams import Outcome
 
 _PATIENCE = 60  # seconds; the daemon gives up sooner by itself
@@ -89,6 +89,11 @@ class Client:
         """All endpoints, or those of one network."""
         query = "" if network is None else "?" + urlencode({"network": network})
         return [schema.load_endpoint(bytes(raw)) for raw in _list(self._ask("GET", f"/v1/endpoints{query}"))]
+
+    def change_ports(self, asked: PortChange, *, dry_run: bool = False) -> Outcome[Endpoint]:
+        """Publish and unpublish ports of an endpoint."""
+        said = self._change("POST", "/v1/ports", rest.ports(asked, dry_run=dry_run))
+        return Outcome(schema.load_endpoint(bytes(said.value)), said.plan, said.warnings)
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""

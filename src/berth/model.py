@@ -141,7 +141,7 @@ class PortMapping:
     """One host port published to one port of an endpoint."""
 
     host_ip: Address | None  # None: every address of the host; 0.0.0.0 and ::, every one of their version
-    host_port: int
+    host_port: int  # 0, in what is asked for: any that is free
     port: int
     proto: str = "tcp"
 
@@ -164,6 +164,21 @@ class PortRequest:
     last: int
     port: int
     proto: str = "tcp"
+
+    @classmethod
+    def of(cls, mapping: PortMapping) -> PortRequest:
+        """A mapping as asked for."""
+        return cls(mapping.host_ip, mapping.host_port, mapping.host_port, mapping.port, mapping.proto)
+
+
+@dataclass(frozen=True, slots=True)
+class PortChange:
+    """What is to become of the published ports of an endpoint that is there."""
+
+    endpoint: str  # name or id
+    publish: tuple[PortMapping, ...] = ()
+    unpublish: tuple[PortMapping, ...] = ()
+    everything: bool = False  # unpublish all that is published
 
 
 @dataclass(frozen=True, slots=True)

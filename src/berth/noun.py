@@ -39,6 +39,11 @@ class Noun(msgspec.Struct, frozen=True, tag=True):
         return False
 
     @property
+    def in_the_way(self) -> bool:
+        """Whether it goes before anything new comes, which it might overlap under another key."""
+        return False
+
+    @property
     def key(self) -> Key:
         """Identity as the kernel sees it."""
         raise NotImplementedError

@@ -69,8 +69,9 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     """What turns `have` into `want`.
 
     Adds and changes come first, by rank, then deletions by falling rank: in a move, the new default route is
-    there before the old one goes. Last made is first removed, so that after half of it the rest can be made again in
-    its place. What the kernel removes together with a deleted object is not named again.
+    there before the old one goes. Only what may be in the way of something new goes before all that. Last made is
+    first removed, so that after half of it the rest can be made again in its place. What the kernel removes together
+    with a deleted object is not named again.
 
     Raises `Taken` when an object of somebody else's stands under a wanted key.
     """
@@ -90,7 +91,8 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     dels = [(obj.rank, obj.order, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
     makes.sort(key=lambda made: made[:2])
     dels.sort(key=lambda made: made[:2], reverse=True)
-    return Plan((*(op for _, _, op in makes), *(op for _, _, op in dels)))
+    early = [op for _, _, op in dels if op.old.in_the_way]
+    return Plan((*early, *(op for _, _, op in makes), *(op for _, _, op in dels if not op.old.in_the_way)))
 
 
 def _without_lost(wanted: Mapping[Key, Obj], there: Mapping[Key, Obj]) -> Mapping[Key, Obj]:

@@ -11,7 +11,7 @@ import msgspec
 
 from berth import spec
 from berth.errors import CODES, BerthError, Refused
-from berth.model import AttachRequest, NetworkSpec, PortMapping
+from berth.model import AttachRequest, NetworkSpec, PortChange, PortMapping
 from berth.plan import Plan
 from berth.seams import Outcome
 
@@ -42,6 +42,16 @@ class Attach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mac: str | None = None
     ifname: str | None = None
     ports: list[str] = []
+    dry_run: bool = False
+
+
+class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/ports: what `berth port publish` and `berth port unpublish` take."""
+
+    endpoint: str
+    publish: list[str] = []
+    unpublish: list[str] = []
+    everything: bool = False
     dry_run: bool = False
 
 
@@ -105,6 +115,24 @@ def attach_request(asked: Attach) -> AttachRequest:
     return spec.attach_request(**texts)
 
 
+def ports(asked: PortChange, *, dry_run: bool) -> Ports:
+    """A parsed request as texts again."""
+    return Ports(
+        endpoint=asked.endpoint,
+        publish=[_port(mapping) for mapping in asked.publish],
+        unpublish=[_port(mapping) for mapping in asked.unpublish],
+        everything=asked.everything,
+        dry_run=dry_run,
+    )
+
+
+def port_change(asked: Ports) -> PortChange:
+    """The reverse of `ports`. Raises `Invalid`."""
+    texts = msgspec.structs.asdict(asked)
+    del texts["dry_run"]
+    return spec.port_change(**texts)
+
+
 def reply(outcome: Outcome[Any], value: bytes) -> bytes:
     """An outcome whose value is written already."""
     return msgspec.json.encode(Reply(msgspec.Raw(value), outcome.plan, outcome.warnings))
@@ -122,7 +150,7 @@ def error(said: Failure) -> BerthError:
 
 
 def _port(mapping: PortMapping) -> str:
-    host = f"{mapping.host_port}:{mapping.port}/{mapping.proto}"
+    host = f"{mapping.host_port or ''}:{mapping.port}/{mapping.proto}"
     if mapping.host_ip is None:
-        return host
+        return host.removeprefix(":")
     return f"[{mapping.host_ip}]:{host}" if mapping.host_ip.version == 6 else f"{mapping.host_ip}:{host}"

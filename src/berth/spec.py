@@ -18,7 +18,7 @@ from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from berth.errors import Invalid
-from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortMapping, StaticRoute, Subnet
+from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortChange, PortMapping, StaticRoute, Subnet
 
 DRIVERS = ("bridge", "flat", "host", "null")
 PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
@@ -400,22 +400,39 @@ def attach_request(
     )
 
 
+def port_change(
+    *, endpoint: str, publish: Sequence[str] = (), unpublish: Sequence[str] = (), everything: bool = False
+) -> PortChange:
+    """Ports to publish and unpublish of an endpoint that is there, in the grammar of `port_mappings`.
+
+    Raises `Invalid` for any that cannot be read, for host ports that clash, and where nothing is asked for.
+    """
+    new, gone = (tuple(mapping for text in texts for mapping in port_mappings(text)) for texts in (publish, unpublish))
+    _refuse_clashes(new)
+    if any(not mapping.host_port for mapping in gone):
+        raise Invalid("a port to unpublish lacks its host port: give both, as `berth port ls` shows them")
+    if not (new or gone or everything):
+        raise Invalid("no port is named: give one, as in 8080:80")
+    return PortChange(_name(endpoint, "endpoint"), new, gone, everything)
+
+
 def port_mappings(text: str) -> tuple[PortMapping, ...]:
     """Docker's `-p`: `[IP:]HOST[-HOST]:CTR[-CTR][/tcp|udp|sctp]`, an IPv6 address in brackets; one value a port.
 
     An IP of 0.0.0.0 or [::] is kept: it means every address of that IP version, while no IP means every address.
 
-    Raises `Invalid` for anything else, also for a mapping that leaves the host port open.
+    No host port, as in `80` or `127.0.0.1::80`, asks for any that is free, and is 0 in the result.
+
+    Raises `Invalid` for anything else.
     """
     parsed = _PUBLISH.fullmatch(text)
     if parsed is None:
         raise Invalid(f"port mapping {text!r} cannot be read: write it as 8080:80 or [fd00::1]:8080:80/udp")
-    if not parsed["host"]:
-        raise Invalid(f"port mapping {text!r} has no host port: name one, as in 8080:{parsed['port']}")
     proto = "tcp" if parsed["proto"] is None else parsed["proto"].lower()
     _one_of(proto, PROTOCOLS, f"port mapping {text!r}: protocol")
     host_ip = None if parsed["ip"] is None else _host_ip(parsed["ip"], text)
-    host_ports, ports = _ports(parsed["host"], text), _ports(parsed["port"], text)
+    ports = _ports(parsed["port"], text)
+    host_ports = _ports(parsed["host"], text) if parsed["host"] else [0] * len(ports)
     if len(host_ports) != len(ports):
         raise Invalid(f"port mapping {text!r} joins {len(host_ports)} ports to {len(ports)}: give ranges of one length")
     return tuple(PortMapping(host_ip, *both, proto) for both in zip(host_ports, ports, strict=True))
@@ -441,6 +458,8 @@ def _ports(text: str, whole: str) -> range:
 def _refuse_clashes(mappings: Iterable[PortMapping]) -> None:
     seen: dict[tuple[str, int], list[PortMapping]] = {}
     for new in mappings:
+        if not new.host_port:
+            continue  # not chosen yet
         others = seen.setdefault((new.proto, new.host_port), [])
         if any(old.clashes(new) for old in others):
             raise Invalid(f"host port {new.host_port}/{new.proto} is published twice: leave one out or choose another")

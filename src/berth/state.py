@@ -29,6 +29,7 @@ from berth.noun import ours as ours
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 
 Part: TypeAlias = tuple[str, str]  # (nftables type, value as nft prints it)
+RANGED = ("ipv4", "ipv6", "port")  # the types that a range FIRST-LAST may be of
 
 
 class Bridge(Noun, frozen=True, tag=True):
@@ -306,7 +307,10 @@ class NftTable(Noun, frozen=True, tag=True, eq=False):
 
 
 class NftElement(Noun, frozen=True, tag=True):
-    """An element of a set or map: the part of the firewall that follows networks and endpoints."""
+    """An element of a set or map: the part of the firewall that follows networks and endpoints.
+
+    In an interval set a part of the match may be a range, FIRST-LAST.
+    """
 
     rank: ClassVar[int] = 70
     family: str
@@ -322,6 +326,20 @@ class NftElement(Noun, frozen=True, tag=True):
     @property
     def holders(self) -> tuple[Key, ...]:
         return (("in-table", self.family, self.table),)
+
+    @property
+    def first(self) -> tuple[Part, ...]:
+        """The lower end of a match."""
+        return tuple((kind, value.partition("-")[0] if kind in RANGED else value) for kind, value in self.match)
+
+    @property
+    def last(self) -> tuple[Part, ...]:
+        """The upper end of a match; the same as the lower where there is no range."""
+        return tuple((kind, value.rpartition("-")[2] if kind in RANGED else value) for kind, value in self.match)
+
+    @property
+    def in_the_way(self) -> bool:
+        return self.first != self.last  # the kernel refuses one that overlaps another
 
     def _element(self) -> str:
         match = " . ".join(_quoted(part) for part in self.match)

@@ -226,6 +226,12 @@ def _elements() -> list[Case]:
                 there = f"nft 'add element {family} {name} {where} {{ {text} }}'"
                 row = Case(f"element-{where}-{proto}", one, two, (tables.inet(),), there, "kernel")
                 cases.append(row)
+            ranged: tuple[Part, ...] = (("proto", proto), ("port", "8000-8999"))
+            for where, match in ((f"range{version}", (address, *ranged)), (f"anyrange{version}", ranged)):
+                one, two = (NftElement(family, name, where, match, ((f"ipv{version}", to),)) for to in (old, new))
+                text = " . ".join(value for _, value in match).replace("8000-", "8500-") + f" : {new}"  # it overlaps
+                there = f"nft 'add element {family} {name} {where} {{ {text} }}'"
+                cases.append(Case(f"element-{where}-{proto}", one, two, (tables.inet(),), there, "kernel"))
     parts: tuple[Part, ...] = (("ifname", "bv0"), ("mac", "02:00:00:00:02:01"), ("ipv6", "fd09::2"))
     cases.append(Case("element-bridge-family", NftElement("bridge", "berth", "guard", parts), needs=(GUARD,)))
     return cases

@@ -178,6 +178,12 @@ def detach(network: str, sandbox: str) -> Verb:
     return lambda engine, dry: engine.detach(network, sandbox, dry_run=dry)
 
 
+def ports(*texts: str, but: tuple[str, ...] = (), everything: bool = False) -> Verb:
+    """Publish these ports of the one endpoint, and unpublish others."""
+    change = spec.port_change(endpoint="c1", publish=texts, unpublish=but, everything=everything)
+    return lambda engine, dry: engine.change_ports(change, dry_run=dry)
+
+
 def remove(name: str) -> Verb:
     return lambda engine, dry: engine.remove_network(name, dry_run=dry)
 
@@ -188,6 +194,9 @@ FLAT = create("lan", driver="flat", options=["parent=br0"], ipv6=True)
 BYPASS = create("lan", driver="flat", options=["parent=br0", "bypass=always"], ipv6=True)
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
+)
+RANGE = attach(
+    "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8010-8019:8010-8019", "127.0.0.9:7000-7009:7000-7009"]
 )
 PLAIN = attach("nat", "c1", ips=["10.77.0.9", "fd77::9"])
 SECOND = attach("other", "c1", ips=["10.78.0.9"])
@@ -204,6 +213,11 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "remove-flat-bypass": ((BYPASS,), remove("lan")),
     "attach": ((NAT,), attach("nat", "c1")),
     "attach-ports": ((NAT,), PORTS),
+    "attach-range": ((NAT,), RANGE),
+    "detach-range": ((NAT, RANGE), detach("nat", "c1")),
+    "publish-beside-a-range": ((NAT, RANGE), ports("8000-8009:8000-8009", "9000:80")),
+    "unpublish-within-a-range": ((NAT, RANGE), ports("8015:81", but=("8015:8015",))),
+    "unpublish": ((NAT, RANGE), ports(everything=True)),
     "attach-second-network": ((NAT, OTHER, attach("nat", "c1")), attach("other", "c1")),
     "attach-flat": ((FLAT,), attach("lan", "c1")),
     "detach": ((NAT, PLAIN), detach("nat", "c1")),

@@ -21,6 +21,7 @@ from berth.spec import (
     network_name,
     network_spec,
     pair_pools,
+    port_change,
     port_mappings,
 )
 
@@ -273,8 +274,6 @@ BAD_NAMES = ("", "-a", ".a", "_a", "a b", "a/b", "a\n", "é", "a:b", "x" * 129)
         (mac, "01:00:5e:00:00:01", "is a multicast address (its first octet is odd)"),
         (mac, "ff:ff:ff:ff:ff:ff", "is a multicast address"),
         (mac, "00:00:00:00:00:00", "is all zero"),
-        (port_mappings, "80", "'80' has no host port: name one, as in 8080:80"),
-        *((port_mappings, text, "has no host port") for text in NO_HOST_PORT),
         (port_mappings, "", "'' cannot be read: write it as 8080:80"),
         *((port_mappings, text, "cannot be read") for text in NO_MAPPINGS),
         *((port_mappings, text, "cannot be read") for text in ("8080:80\n", "8080:٨٠")),
@@ -326,7 +325,30 @@ def test_any_text_gives_port_mappings_or_one_clear_line(text: str) -> None:
         assert repr(text) in str(error)
     else:
         assert mappings
-        assert all(0 < mapping.host_port < 65536 and 0 < mapping.port < 65536 for mapping in mappings)
+        assert all(0 <= mapping.host_port < 65536 and 0 < mapping.port < 65536 for mapping in mappings)
+
+
+@pytest.mark.parametrize("text", NO_HOST_PORT)
+def test_a_port_without_a_host_port_asks_for_any(text: str) -> None:
+    (mapping,) = port_mappings(text)
+    assert (mapping.host_port, mapping.port) == (0, 80)
+
+
+def test_two_ports_may_both_ask_for_any() -> None:
+    assert [mapping.host_port for mapping in request(ports=["80", "80", "127.0.0.1::80"]).ports] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({}, "no port is named"),
+        ({"unpublish": ["80"]}, "lacks its host port"),
+        ({"publish": ["80:80", "79-80:79-80"]}, "host port 80/tcp is published twice"),
+        ({"publish": ["x"]}, "port mapping 'x' cannot be read"),
+    ],
+)
+def test_changes_of_ports_that_are_refused(asked: dict[str, Any], message: str) -> None:
+    refuses(lambda: port_change(endpoint="web", **asked), message)
 
 
 def test_attach_request() -> None:
@@ -384,7 +406,6 @@ def test_one_host_port_on_different_addresses_is_no_clash() -> None:
         (request, {"ips": ["fd00::1", "fd00::1"]}, "give at most one IPv4 and one IPv6"),
         (request, {"mac": ""}, "MAC address '' is not six octets"),
         (request, {"ifname": ""}, "interface name '' has 0 bytes"),
-        (request, {"ports": ["80"]}, "has no host port"),
         (request, {"ports": ["80:80", "80:80"]}, "host port 80/tcp is published twice"),
         (request, {"ports": ["80:80", "80:81"]}, "host port 80/tcp is published twice"),
         (request, {"ports": ["79-81:79-81", "80:8080"]}, "host port 80/tcp is published twice"),

@@ -98,6 +98,7 @@ class _Own:
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
+            ("POST", "/v1/ports", self._ports),
             ("POST", "/v1/reconcile", self._reconcile),
         ]
         return [_by_method(path, table) for path in dict.fromkeys(path for _, path, _ in table)]
@@ -142,6 +143,12 @@ class _Own:
         outcome = await self._worker.run(lambda: self._engine.detach(network, sandbox, dry_run=dry_run))
         self._tidy.sweep()
         return rest.reply(outcome, _array([schema.dump(ep) for ep in outcome.value]))
+
+    async def _ports(self, _: Request, body: bytes) -> bytes:
+        asked = _read(body, rest.Ports)
+        change = rest.port_change(asked)
+        outcome = await self._worker.run(lambda: self._engine.change_ports(change, dry_run=asked.dry_run))
+        return rest.reply(outcome, schema.dump(outcome.value))
 
     async def _reconcile(self, _: Request, __: bytes) -> bytes:
         outcome = await self._worker.run(self._engine.reconcile)

@@ -19,7 +19,7 @@ _ALWAYS = {"408": "the body did not come", "413": "too large", "500": "failed", 
 def document() -> Json:
     """The document."""
     _, schemas = msgspec.json.schema_components(
-        [rest.NetworkCreate, rest.Attach, rest.Failure], ref_template="#/components/schemas/{name}"
+        [rest.NetworkCreate, rest.Attach, rest.Ports, rest.Failure], ref_template="#/components/schemas/{name}"
     )
     return {
         "openapi": "3.1.0",
@@ -54,6 +54,9 @@ def _paths() -> Json:
                 _outcome(_list("Endpoint")),
                 [{**network, "required": True}, sandbox, dry_run],
             ),
+        },
+        "/v1/ports": {
+            "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
         "/v1/reconcile": {"post": _operation("Put host and records in order.", _outcome(_TEXTS))},
     }

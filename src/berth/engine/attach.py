@@ -10,9 +10,20 @@ from ipaddress import ip_interface
 from berth import ipam
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
-from berth.engine.ports import why_taken
+from berth.engine.ports import choose
 from berth.errors import Exhausted, Invalid, NotFound, Taken
-from berth.model import Address, AttachRequest, Endpoint, Interface, Ipam, Network, Placement, Pool, Sandbox
+from berth.model import (
+    Address,
+    AttachRequest,
+    Endpoint,
+    Interface,
+    Ipam,
+    Network,
+    Placement,
+    Pool,
+    PortRequest,
+    Sandbox,
+)
 from berth.plan import Add, Plan, diff
 from berth.seams import Intent, Outcome, Scope, Tx
 from berth.state import LinkUp, Route, State, Sysctl
@@ -158,7 +169,7 @@ def _decide(
     name = request.name or (_handed_name(tx, net, request) if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
-    _refuse_taken_ports(parts, tx, request)
+    ports = choose(parts, tx, [PortRequest.of(mapping) for mapping in request.ports])
     identity = request.id or parts.identity()
     addresses = tuple(_addresses(tx, net, request))
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
@@ -173,7 +184,7 @@ def _decide(
             mac=request.mac or net.mac_for("" if handed else name, addresses),
             addresses=addresses,
             default_route=_default_route(net, place, warnings),
-            ports=request.ports,
+            ports=ports,
             placement=request.placement,
             options=request.options,
         ),
@@ -259,12 +270,6 @@ def _default_route(net: Network, place: _Place, warnings: list[str]) -> tuple[in
                 warnings.append(f"the sandbox has a default route via {obj.via or obj.dev} already: it stays")
                 offered.discard(version)
     return tuple(sorted(offered - ours))
-
-
-def _refuse_taken_ports(parts: Parts, tx: Tx, request: AttachRequest) -> None:
-    for port in request.ports:
-        if (why := why_taken(parts, tx, port, "")) is not None:
-            raise Taken(why)
 
 
 def _port_warnings(tx: Tx, net: Network) -> Iterator[str]:

@@ -15,6 +15,7 @@ from berth.model import (
     NetworkSpec,
     Pool,
     PoolRequest,
+    PortChange,
     PortMapping,
     PortRequest,
 )
@@ -79,6 +80,10 @@ class Engine:
     def publish(self, identity: str, wanted: Sequence[PortRequest]) -> Sequence[PortMapping]:
         """Publish ports of an endpoint in place of those it has. Raises `NotFound`, `Invalid`, `Taken`, `Exhausted`."""
         return ports.publish(self._parts, identity, wanted)
+
+    def change_ports(self, asked: PortChange, *, dry_run: bool = False) -> Outcome[Endpoint]:
+        """Publish and unpublish ports of an endpoint. Raises as `publish` does."""
+        return ports.change(self._parts, asked, dry_run=dry_run)
 
     def request_pool(self, asked: PoolRequest) -> Pool:
         """Hold a pool; see `engine.pools`."""

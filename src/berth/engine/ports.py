@@ -1,15 +1,15 @@
-"""Publishing ports of an endpoint that is there already."""
+"""Publishing ports: which host port it will be, and of an endpoint that is there already."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from berth.engine.parts import Parts
 from berth.errors import Exhausted, Invalid, NotFound, Taken
-from berth.model import Endpoint, PortMapping, PortRequest
+from berth.model import Endpoint, Network, PortChange, PortMapping, PortRequest
 from berth.plan import diff
-from berth.seams import Intent, Tx
+from berth.seams import Intent, Outcome, Tx
 
 _ANY = range(32768, 61000)  # the kernel's own range of local ports, which Docker takes random host ports from
 
@@ -20,46 +20,117 @@ def publish(parts: Parts, identity: str, wanted: Sequence[PortRequest]) -> Seque
         known = parts.known(identity)
         if known is None:
             raise NotFound(f"no endpoint {identity[:12]}: it was detached, or Berth's records were lost")
-        net, ep = known
-        if wanted and net.driver != "bridge":
-            raise Invalid(f"network {net.name} is {net.driver}: the endpoint's own address has all its ports")
+        return _replace(parts, *known, (), wanted, dry_run=False).value.ports
+
+
+def change(parts: Parts, asked: PortChange, *, dry_run: bool) -> Outcome[Endpoint]:
+    """Publish and unpublish ports of an endpoint, all in one transaction or none; the endpoint as it is then."""
+    with parts.changing():
+        with parts.store.read() as tx:
+            net, ep = _find(tx, asked.endpoint)
+        gone = {*ep.ports} if asked.everything else {*asked.unpublish}
+        for mapping in asked.unpublish:
+            if mapping not in ep.ports:
+                raise NotFound(f"{_shown(mapping)} is not published by endpoint {ep.name}: see `berth port ls`")
+        kept = tuple(mapping for mapping in ep.ports if mapping not in gone)
+        new = [PortRequest.of(mapping) for mapping in asked.publish if mapping not in {*kept}]
+        return _replace(parts, net, ep, kept, new, dry_run=dry_run)
+
+
+def _replace(
+    parts: Parts,
+    net: Network,
+    ep: Endpoint,
+    kept: tuple[PortMapping, ...],
+    wanted: Sequence[PortRequest],
+    *,
+    dry_run: bool,
+) -> Outcome[Endpoint]:
+    """Give an endpoint these ports in place of those that it has."""
+    if wanted and net.driver != "bridge":
+        raise Invalid(f"network {net.name} is {net.driver}: the endpoint's own address has all its ports")
+    with parts.store.read() as tx:  # nobody else writes: the lock is held
+        after = replace(ep, ports=(*kept, *choose(parts, tx, wanted, ep.id, kept)))
+    intent = Intent(ep.id, "publish", parts.want_endpoint(net, ep), parts.want_endpoint(net, after))
+    plan = diff(intent.after, intent.before)
+    if not dry_run and after != ep:
         with parts.store.write() as tx:
-            after = replace(ep, ports=_choose(parts, tx, ep, wanted))
-            intent = Intent(ep.id, "publish", parts.want_endpoint(net, ep), parts.want_endpoint(net, after))
-            plan = diff(intent.after, intent.before)
-            if not plan:
-                return after.ports
             tx.open(intent)
         parts.carry_out(intent, plan, lambda tx: tx.save_endpoint(after))  # not before: a failure goes back
-        return after.ports
+    return Outcome(after, plan)
 
 
-def why_taken(parts: Parts, tx: Tx, mapping: PortMapping, own: str) -> str | None:
-    """Why a host port cannot be published, in a line; None when it can. `own`: the endpoint that asks, if it exists."""
-    port = f"host port {mapping.host_port}/{mapping.proto}"
-    owner = tx.port_owner(mapping)
-    if owner is not None:
-        return None if owner.id == own else f"{port} is published by endpoint {owner.name} already: choose another"
-    who = parts.kernel.listener(mapping)
-    return None if who is None else f"{port} is in use by {who}: choose another, or end that first"
+def _find(tx: Tx, text: str) -> tuple[Network, Endpoint]:
+    """The endpoint of that name, id or beginning of an id. Raises `NotFound`; `Invalid` for several."""
+    found = [ep for ep in tx.endpoints() if ep.name == text or (len(text) >= 12 and ep.id.startswith(text))]
+    if not found:
+        raise NotFound(f"no endpoint {text}: see `berth endpoint ls`")
+    if len(found) > 1:
+        ids = ", ".join(ep.id[:12] for ep in found)
+        raise Invalid(f"several networks have an endpoint {text}: give the id of one ({ids})")
+    net = tx.network(found[0].network)
+    assert net is not None
+    return net, found[0]
 
 
-def _choose(parts: Parts, tx: Tx, ep: Endpoint, wanted: Sequence[PortRequest]) -> tuple[PortMapping, ...]:
+def _shown(mapping: PortMapping) -> str:
+    where = "" if mapping.host_ip is None else f"{mapping.host_ip} "
+    return f"{where}{mapping.host_port}:{mapping.port}/{mapping.proto}"
+
+
+def choose(
+    parts: Parts, tx: Tx, wanted: Sequence[PortRequest], own: str = "", kept: Sequence[PortMapping] = ()
+) -> tuple[PortMapping, ...]:
+    """A host port for each request, beside those that stay. `own`: the endpoint that asks, if it exists.
+
+    Raises `Taken`, or `Exhausted` where there was a choice and none is free.
+    """
     chosen: list[PortMapping] = []
+    here: dict[tuple[str, int], list[PortMapping]] = {}
+    for mapping in kept:
+        here.setdefault((mapping.proto, mapping.host_port), []).append(mapping)
+    onwards: dict[tuple[str, str], Iterator[int]] = {}  # where the search for any port has got to
     for request in wanted:
-        candidates = range(request.first, request.last + 1) if request.first else _ANY
-        why = ""
-        for host_port in candidates:
-            mapping = PortMapping(request.host_ip, host_port, request.port, request.proto)
-            if any(mapping.clashes(other) for other in chosen):
-                why = f"host port {host_port}/{request.proto} is published twice: leave one out"
-            else:
-                why = why_taken(parts, tx, mapping, ep.id) or ""
-            if not why:
-                chosen.append(mapping)
-                break
-        if why and len(candidates) > 1:
-            raise Exhausted(f"no host port of {candidates[0]}-{candidates[-1]}/{request.proto} is free: choose others")
-        if why:
-            raise Taken(why)
+        ports: Iterator[int] = iter(range(request.first, request.last + 1))
+        if not request.first:
+            ports = onwards.setdefault((str(request.host_ip), request.proto), iter(_ANY))
+        mapping = _first_free(parts, tx, request, ports, here, own)
+        here.setdefault((mapping.proto, mapping.host_port), []).append(mapping)
+        chosen.append(mapping)
     return tuple(chosen)
+
+
+def _first_free(
+    parts: Parts,
+    tx: Tx,
+    request: PortRequest,
+    ports: Iterator[int],
+    here: dict[tuple[str, int], list[PortMapping]],
+    own: str,
+) -> PortMapping:
+    for host_port in ports:
+        mapping = PortMapping(request.host_ip, host_port, request.port, request.proto)
+        twice = any(mapping.clashes(other) for other in here.get((mapping.proto, host_port), ()))
+        if not twice and _free(parts, tx, mapping, own):
+            return mapping
+        if request.first == request.last != 0:
+            raise Taken(_why_taken(parts, tx, mapping, twice=twice))
+    first, last = (request.first, request.last) if request.first else (_ANY[0], _ANY[-1])
+    raise Exhausted(f"no host port of {first}-{last}/{request.proto} is free: choose others")
+
+
+def _free(parts: Parts, tx: Tx, mapping: PortMapping, own: str) -> bool:
+    owner = tx.port_owner(mapping)
+    return owner == own if owner is not None else parts.kernel.listener(mapping) is None
+
+
+def _why_taken(parts: Parts, tx: Tx, mapping: PortMapping, *, twice: bool) -> str:
+    """Why a host port cannot be published, in a line."""
+    port = f"host port {mapping.host_port}/{mapping.proto}"
+    if twice:
+        return f"{port} is published twice: leave one out"
+    owner = tx.port_owner(mapping)
+    if owner is None:
+        return f"{port} is in use by {parts.kernel.listener(mapping)}: choose another, or end that first"
+    ep = tx.endpoint(owner)
+    return f"{port} is published by endpoint {ep.name if ep is not None else owner[:12]} already: choose another"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 
 from berth.firewall.tables import FAMILY, TABLE
@@ -34,19 +35,45 @@ def for_network(net: Network) -> frozenset[NftElement]:
 
 
 def for_endpoint(ep: Endpoint) -> frozenset[NftElement]:
-    """The endpoint's published ports."""
+    """The endpoint's published ports.
+
+    Neighbouring ports that keep their numbers are one element, however many: a translation to an address alone leaves
+    the port as it is. Where ports are shifted each is its own element, as nftables picks any port of a target range.
+    """
     elements = set()
-    for mapping in ep.ports:
+    for first, last in _runs(ep.ports):
         for interface in ep.addresses:
-            if mapping.host_ip is None or mapping.host_ip.version == interface.version:
-                elements.add(_port(mapping, interface.version, str(interface.ip)))
+            if first.host_ip is None or first.host_ip.version == interface.version:
+                elements.add(_port(first, last, interface.version, str(interface.ip)))
     return frozenset(elements)
 
 
-def _port(mapping: PortMapping, version: int, address: str) -> NftElement:
+def _runs(ports: Iterable[PortMapping]) -> Iterator[tuple[PortMapping, PortMapping]]:
+    """Mappings as (first, last) of neighbours that keep their port numbers; (one, one) of all others."""
+    kept: dict[tuple[str, str], list[PortMapping]] = {}
+    for mapping in ports:
+        if mapping.host_port == mapping.port:
+            kept.setdefault((str(mapping.host_ip), mapping.proto), []).append(mapping)
+        else:
+            yield mapping, mapping
+    for each in kept.values():
+        each.sort(key=lambda mapping: mapping.port)
+        first = before = each[0]
+        for mapping in each[1:]:
+            if mapping.port != before.port + 1:
+                yield first, before
+                first = mapping
+            before = mapping
+        yield first, before
+
+
+def _port(first: PortMapping, last: PortMapping, version: int, address: str) -> NftElement:
     family = f"ipv{version}"
-    match: tuple[Part, ...] = (("proto", mapping.proto), ("port", str(mapping.host_port)))
-    data: tuple[Part, ...] = ((family, address), ("port", str(mapping.port)))
-    if mapping.host_ip is None or mapping.host_ip.is_unspecified:
-        return _element(f"anyport{version}", match, data)
-    return _element(f"port{version}", ((family, str(mapping.host_ip)), *match), data)
+    alone = first == last
+    ports = str(first.host_port) if alone else f"{first.host_port}-{last.host_port}"
+    match: tuple[Part, ...] = (("proto", first.proto), ("port", ports))
+    data: tuple[Part, ...] = ((family, address), ("port", str(first.port))) if alone else ((family, address),)
+    name = f"{'port' if alone else 'range'}{version}"
+    if first.host_ip is None or first.host_ip.is_unspecified:
+        return _element(f"any{name}", match, data)
+    return _element(name, ((family, str(first.host_ip)), *match), data)

@@ -23,15 +23,24 @@ _SETS = (
     ("map port6", "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service"),
     ("map anyport4", "type inet_proto . inet_service : ipv4_addr . inet_service"),
     ("map anyport6", "type inet_proto . inet_service : ipv6_addr . inet_service"),
+    # Ranges of ports that keep their numbers; apart, because a look-up in a set of ranges costs more.
+    ("map range4", "type ipv4_addr . inet_proto . inet_service : ipv4_addr; flags interval"),
+    ("map range6", "type ipv6_addr . inet_proto . inet_service : ipv6_addr; flags interval"),
+    ("map anyrange4", "type inet_proto . inet_service : ipv4_addr; flags interval"),
+    ("map anyrange6", "type inet_proto . inet_service : ipv6_addr; flags interval"),
 )
 
 _PUBLISH_ONE = (
     "dnat ip to ip daddr . meta l4proto . th dport map @port4",
     "dnat ip6 to ip6 daddr . meta l4proto . th dport map @port6",
+    "dnat ip to ip daddr . meta l4proto . th dport map @range4",
+    "dnat ip6 to ip6 daddr . meta l4proto . th dport map @range6",
 )
 _PUBLISH_ANY = (
     "fib daddr type local dnat ip to meta l4proto . th dport map @anyport4",
     "fib daddr type local dnat ip6 to meta l4proto . th dport map @anyport6",
+    "fib daddr type local dnat ip to meta l4proto . th dport map @anyrange4",
+    "fib daddr type local dnat ip6 to meta l4proto . th dport map @anyrange6",
 )
 
 _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -59,7 +59,7 @@ _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE = 1, 2, 3
 _RULE_CHAIN, _RULE_EXPRESSIONS, _RULE_USERDATA = 2, 4, 7
 _SET_NAME, _SET_KEY_TYPE, _SET_DATA_TYPE = 2, 4, 6
-_LIST_ELEM, _ELEM_KEY, _ELEM_DATA, _DATA_VALUE = 1, 1, 2, 1
+_LIST_ELEM, _ELEM_KEY, _ELEM_DATA, _ELEM_KEY_END, _DATA_VALUE = 1, 1, 2, 10, 1
 
 #: nft's own numbers of data types; a concatenation is these, six bits each.
 _TYPES = {7: "ipv4", 8: "ipv6", 9: "mac", 12: "proto", 13: "port", 20: "ifindex", 41: "ifname"}
@@ -157,7 +157,9 @@ def _element_message(kind: int, flags: int, element: NftElement, body: bytes) ->
 
 
 def _element_key(element: NftElement) -> bytes:
-    return nest(_ELEM_KEY, attr(_DATA_VALUE, encode_parts(element.match)))
+    first, last = encode_parts(element.first), encode_parts(element.last)
+    end = nest(_ELEM_KEY_END, attr(_DATA_VALUE, last)) if last != first else b""
+    return nest(_ELEM_KEY, attr(_DATA_VALUE, first)) + end
 
 
 def be32(kind: int, value: int) -> bytes:
@@ -372,6 +374,17 @@ def _set_types(nl: Netlink, family: str, table: str) -> dict[str, tuple[int, int
     return types
 
 
+def _decode_match(types: int, fields: Mapping[int, bytes]) -> tuple[Part, ...]:
+    """An element's key, in an interval set with the ranges in it."""
+    first = decode_parts(types, attrs(fields.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b""))
+    if _ELEM_KEY_END not in fields:
+        return first
+    last = decode_parts(types, attrs(fields[_ELEM_KEY_END]).get(_DATA_VALUE, b""))
+    return tuple(
+        (kind, low if low == high else f"{low}-{high}") for (kind, low), (_, high) in zip(first, last, strict=True)
+    )
+
+
 def read_elements(nl: Netlink, family: str, table: str) -> Iterator[NftElement]:
     """All elements of all named sets and maps of a table."""
     try:
@@ -385,7 +398,7 @@ def read_elements(nl: Netlink, family: str, table: str) -> Iterator[NftElement]:
         for data in nl.dump(_type(_GETSETELEM), head):
             for _, raw in items(attrs(data, 4).get(_ELEMENTS, b"")):
                 fields = attrs(raw)
-                match = decode_parts(key_type, attrs(fields.get(_ELEM_KEY, b"")).get(_DATA_VALUE, b""))
+                match = _decode_match(key_type, fields)
                 value = attrs(fields.get(_ELEM_DATA, b"")).get(_DATA_VALUE, b"")
                 if match:
                     yield NftElement(family, table, name, match, decode_parts(data_type, value) if value else ())

@@ -264,15 +264,15 @@ class SqliteTx:
         row = self._db.execute(f"SELECT * FROM granted WHERE pool = ? AND {where}", (pool, value)).fetchone()
         return None if row is None else _grant(row)
 
-    def port_owner(self, wanted: PortMapping) -> Endpoint | None:
-        """The endpoint whose published port the given one would clash with."""
+    def port_owner(self, wanted: PortMapping) -> str | None:
+        """The id of the endpoint whose published port the given one would clash with."""
         rows = self._db.execute(
             "SELECT host_ip, endpoint FROM port WHERE proto = ? AND host_port = ?", (wanted.proto, wanted.host_port)
         )
         for text, identity in rows.fetchall():
             host_ip = ip_address(text) if text else None
             if wanted.clashes(PortMapping(host_ip, wanted.host_port, 0, wanted.proto)):
-                return self.endpoint(identity)
+                return str(identity)
         return None
 
     def open(self, intent: Intent) -> None:

@@ -1,0 +1,167 @@
+"""Published ports of NAT networks: ranges, endpoints that are there already, who gets through and who does not."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+from lab_ground import HOST, HOST6, LAPTOP, LAPTOP6, Ground
+
+pytestmark = pytest.mark.timeout(90)
+
+BACKEND = "network create --subnet 10.20.0.0/24 --ipv6 --subnet fd20::/64 backend"
+FRONTEND = "network create --subnet 10.30.0.0/24 --ipv6 --subnet fd30::/64 frontend"
+
+
+def container(ground: Ground, network: str, name: str, more: str = "") -> tuple[str, str]:
+    """A new container's two addresses."""
+    ground.sandbox(name)
+    four, six = ground.attach(network, name, more)
+    return four, six
+
+
+def routed(ground: Ground) -> None:
+    """Another machine of the LAN knows a way to the containers' subnets, which nobody has told it."""
+    ground.until_end(
+        f"ip route add 10.20.0.0/24 via {HOST}; ip route add fd20::/64 via {HOST6}",
+        "ip route delete 10.20.0.0/24; ip route delete fd20::/64",
+        "laptop",
+    )
+
+
+# --- ranges ---
+
+
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_range_keeps_its_ports(ground: Ground, proto: str) -> None:
+    ground.berth(BACKEND)
+    api = container(ground, "backend", "api", f"-p 9000-9999:9000-9999/{proto}")
+    for port in (9000, 9500, 9999):
+        with ground.serving("api", port=port):
+            for node, seen in (("laptop", [LAPTOP, LAPTOP6]), ("host", [HOST, HOST6])):
+                assert ground.ask(node, HOST, HOST6, port=port, proto=proto) == seen
+            assert all(ground.ask("api", *api, port=port, proto=proto)), "it serves"
+    for port in (8999, 10_000):
+        with ground.serving("api", port=port):
+            assert ground.ask("laptop", HOST, HOST6, port=port, proto=proto) == ["", ""]
+
+
+def test_a_range_on_one_address(ground: Ground) -> None:
+    ground.berth(f"{BACKEND} --gateway 10.20.0.1")
+    container(ground, "backend", "api", f"-p 127.0.0.1:9000-9009:9000-9009 -p [{HOST6}]:9100-9109:9100-9109")
+    with ground.serving("api", port=9005), ground.serving("api", port=9105):
+        assert ground.ask("host", "127.0.0.1", port=9005) == ["10.20.0.1"]
+        assert ground.ask("laptop", HOST, HOST6, port=9005) == ["", ""]
+        assert ground.ask("laptop", HOST, HOST6, port=9105) == ["", LAPTOP6]
+
+
+def test_a_range_is_one_element_and_all_of_it_is_taken(ground: Ground) -> None:
+    ground.berth(BACKEND)
+    container(ground, "backend", "api", "-p 1024-65535:1024-65535 -p 80-81:90-91")
+    assert "elements = { tcp . 1024-65535 : 10.20.0.2 }" in " ".join(ground.sh(
+        "nft list map inet berth anyrange4"
+    ).split())  # fmt: skip
+    ground.sandbox("db")
+    for wanted in ("40000:80", "127.0.0.1:65535:80", "1000-1024:1000-1024"):
+        assert "api" in ground.refused(f"attach backend db -p {wanted}")
+    assert "no host port" in ground.refused("attach backend db -p 80"), "none is left to choose"
+    ground.berth("detach backend api")
+    assert "elements" not in ground.sh("nft list map inet berth anyrange4")
+
+
+def test_a_range_with_a_listener_in_it_is_refused_as_a_whole(ground: Ground) -> None:
+    ground.berth(BACKEND)
+    ground.sandbox("api")
+    with ground.serving("host", port=9007):
+        said = ground.refused("attach backend api -p 9000-9009:9000-9009")
+    assert "host port 9007/tcp is in use by python" in said
+    assert "elements" not in ground.sh("nft list map inet berth anyrange4")
+    ground.berth("attach backend api -p 9000-9009:9000-9009")
+
+
+# --- on endpoints that are there ---
+
+
+def test_ports_are_published_and_unpublished_on_a_live_endpoint(ground: Ground) -> None:
+    ground.berth(BACKEND)
+    container(ground, "backend", "api", "-p 8080:80")
+    with ground.serving("api"), ground.serving("api", port=9005):
+        ground.berth("port publish api -p 8081:80 -p 9000-9009:9000-9009")
+        for port in (8080, 8081, 9005):
+            assert ground.ask("laptop", HOST, HOST6, port=port) == [LAPTOP, LAPTOP6]
+        ground.berth("port unpublish api -p 8080:80 -p 9009:9009")
+        assert ground.ask("laptop", HOST, HOST6, port=8080) == ["", ""]
+        assert ground.ask("laptop", HOST, HOST6, port=9005) == [LAPTOP, LAPTOP6]
+        ground.berth("port unpublish api --all")
+        for port in (8081, 9005):
+            assert ground.ask("laptop", HOST, HOST6, port=port) == ["", ""]
+    assert ground.told("port ls") == []
+
+
+def test_a_random_host_port(ground: Ground) -> None:
+    ground.berth(BACKEND)
+    container(ground, "backend", "api", "-p 80 -p 80/udp -p 127.0.0.1::81")
+    ground.berth("port publish api -p 80")
+    rows = ground.told("port ls")
+    assert [(row["port"], row["proto"], row["host_ip"]) for row in rows] == [
+        (80, "tcp", ""), (80, "udp", ""), (81, "tcp", "127.0.0.1"), (80, "tcp", "")
+    ]  # fmt: skip
+    tcp = [row["host_port"] for row in rows if row["proto"] == "tcp"]
+    assert len({*tcp}) == 3 and all(32768 <= port < 61000 for port in tcp)
+    with ground.serving("api"):
+        assert ground.ask("laptop", HOST, HOST6, port=tcp[2]) == [LAPTOP, LAPTOP6]
+
+
+def test_a_change_of_ports_that_fails_changes_nothing(ground: Ground) -> None:
+    ground.berth(BACKEND)
+    container(ground, "backend", "api", "-p 8080:80")
+    container(ground, "backend", "db", "-p 8090:80")
+    before, rules = ground.told("port ls"), ground.sh("nft list ruleset")
+    assert "api" in ground.refused("port publish db -p 8091:80 -p 8080:80")
+    assert "not published" in ground.refused("port unpublish db -p 8090:80 -p 8091:80")
+    assert "no endpoint web" in ground.refused("port publish web -p 80:80")
+    plan = json.loads(ground.berth("port publish db -p 8091:80 --dry-run --json"))
+    assert [step["op"] for step in plan] == ["+", "+"]
+    assert (ground.told("port ls"), ground.sh("nft list ruleset")) == (before, rules)
+
+
+# --- who gets through ---
+
+
+def test_the_hosts_own_addresses_lead_to_published_ports_for_other_networks(ground: Ground) -> None:
+    """Networks that are isolated from each other meet at what one of them publishes, and nowhere else."""
+    ground.berth(f"{BACKEND} --gateway 10.20.0.1 --gateway fd20::1")
+    ground.berth(f"{FRONTEND} --gateway 10.30.0.1 --gateway fd30::1")
+    api = container(ground, "backend", "api", "-p 8080:80 -p 9000-9009:9000-9009")
+    container(ground, "backend", "db")
+    container(ground, "frontend", "web")
+    host = (HOST, HOST6, "10.20.0.1", "fd20::1", "10.30.0.1", "fd30::1")
+    with ground.serving("api"), ground.serving("api", port=9001):
+        for node, port in itertools.product(("db", "web"), (8080, 9001)):
+            assert all(ground.ask(node, *host, port=port)), (node, port)
+        assert ground.ask("web", *api) == ["", ""]
+
+
+def test_a_scan_from_the_lan_finds_published_ports_only(ground: Ground) -> None:
+    """By the containers' own addresses, with a route that was added for it, and by the host's."""
+    ground.berth(BACKEND)
+    api = container(ground, "backend", "api", "-p 8080:80")
+    routed(ground)
+    scan = (
+        "import socket, sys\n"
+        "for port in (*range(1, 200), 8080):\n"
+        "    family = socket.AF_INET6 if ':' in sys.argv[1] else socket.AF_INET\n"
+        "    with socket.socket(family) as s:\n"
+        "        s.settimeout(0.02 if port != 8080 else 2)\n"
+        "        try: s.connect((sys.argv[1], port))\n"
+        "        except OSError: continue\n"
+        "        print(port)\n"
+    )
+    with ground.serving("api"), ground.serving("api", port=111):
+        commands = [("laptop", ["python3", "-c", scan, address]) for address in (*api, HOST, HOST6)]
+        found = [said.split() for _, said in ground.at_once(*commands)]
+        assert found == [[], [], ["8080"], ["8080"]]
+        ground.sh("nft flush chain inet berth forward")
+        found = [said.split() for _, said in ground.at_once(*commands[:2])]
+        assert all("80" in ports for ports in found), "the chain alone prevents it"

@@ -106,6 +106,8 @@ class Network:
     nics: tuple[str, ...] = ()  # flat: the ports through which the bridge reaches the LAN
     ra_links: tuple[str, ...] = ()  # host links whose IPv6 default route comes from router advertisements
     routes: tuple[StaticRoute, ...] = ()  # that every endpoint gets
+    allow_from: tuple[str, ...] = ()  # bridges of the NAT networks whose endpoints reach this one's
+    host_access: bool = True  # whether endpoints reach the host's own services
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()

@@ -153,6 +153,10 @@ def _routes(text: str) -> str:
     return ",".join(f"{route.subnet}={route.via}" for route in static_routes(text))
 
 
+def _networks(text: str) -> str:
+    return ",".join(dict.fromkeys(network_name(name.strip()) for name in text.split(",")))
+
+
 def _bypass(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "bypass")
 
@@ -191,6 +195,8 @@ OPTIONS: dict[str, Option] = {
         None, PLUGGED, _bypass, "pass frames on before others' FORWARD chains can drop them: auto|always|never"
     ),
     "routes": Option(None, PLUGGED, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
+    "allow_from": Option(None, ("bridge",), _networks, "networks whose endpoints reach this one's: NAME[,NAME…]"),
+    "host_access": Option(None, ("bridge",), _boolean, "containers reach the host's own services: true|false"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
 }
 

@@ -213,8 +213,8 @@ def _elements() -> list[Case]:
         return Case(f"element-{where}", element, needs=(tables.inet(),), squatter=there, refused="kernel")
 
     br: Part = ("ifname", "brt0123456789ab")
-    cases = [in_set(where, br) for where in ("bridges", "internal", "masquerade4", "masquerade6")]
-    cases.append(in_set("intra", br, br))
+    cases = [in_set(where, br) for where in ("bridges", "internal", "closed", "masquerade4", "masquerade6")]
+    cases += [in_set(where, br, br) for where in ("intra", "allowed")]
     for version, host, old, new in ((4, "10.8.0.2", "10.9.0.2", "10.9.0.3"), (6, "fd08::2", "fd09::2", "fd09::3")):
         for proto in ("tcp", "udp", "sctp"):
             port: tuple[Part, ...] = (("proto", proto), ("port", "8080"))

@@ -206,6 +206,10 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "create-first": ((), NAT),
     "create-second": ((NAT,), OTHER),
     "create-internal": ((), create("inner", subnets=["10.79.0.0/24"], internal=True)),
+    "create-allowed": (
+        (NAT,),
+        create("inner", subnets=["10.79.0.0/24"], options=["allow_from=nat", "host_access=false"]),
+    ),
     "create-flat": ((), FLAT),
     "create-flat-bypass": ((), BYPASS),
     "attach-flat-bypass": ((BYPASS,), attach("lan", "c1")),

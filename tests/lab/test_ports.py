@@ -165,3 +165,64 @@ def test_a_scan_from_the_lan_finds_published_ports_only(ground: Ground) -> None:
         ground.sh("nft flush chain inet berth forward")
         found = [said.split() for _, said in ground.at_once(*commands[:2])]
         assert all("80" in ports for ports in found), "the chain alone prevents it"
+
+
+# --- networks and the host ---
+
+
+def test_a_network_lets_another_in(ground: Ground) -> None:
+    """One way only: who is let in is answered, and not asked."""
+    ground.berth(FRONTEND)
+    ground.berth(f"{BACKEND} -o allow_from=frontend")
+    ground.berth("network create --subnet 10.40.0.0/24 --ipv6 --subnet fd40::/64 third")
+    api, web = container(ground, "backend", "api"), container(ground, "frontend", "web")
+    other = container(ground, "third", "other")
+    with ground.serving("api", "web", "other"):
+        for proto in ("tcp", "udp"):
+            assert ground.ask("web", *api, proto=proto) == [*web], "with its own addresses"
+            assert ground.ask("api", *web, *other, proto=proto) == [""] * 4
+            assert ground.ask("other", *api, *web, proto=proto) == [""] * 4
+    ground.berth("detach frontend web")
+    ground.berth("network rm frontend")
+    ground.berth("network create --subnet 10.30.0.0/24 --ipv6 --subnet fd30::/64 frontend")
+    ground.attach("frontend", "web")
+    with ground.serving("api"):
+        assert ground.ask("web", *api) == ["", ""], "another network of that name is not meant"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("-o allow_from=nobody", "no network nobody"),
+        ("-o allow_from=a,,b", "network name '' is not valid"),
+        ("-o allow_from=inner", "network inner is internal"),
+        ("-o allow_from=inner --internal", "internal network has no way in"),
+        ("-o host_access=perhaps", "neither yes nor no"),
+    ],
+)
+def test_what_cannot_be_allowed(ground: Ground, options: str, complaint: str) -> None:
+    ground.berth("network create --internal inner")
+    before = ground.sh("nft list ruleset")
+    assert complaint in ground.refused(f"network create {options} backend")
+    assert ground.sh("nft list ruleset") == before
+
+
+def test_the_hosts_services_are_closed_to_containers(ground: Ground) -> None:
+    """What is published, the LAN, and the answers to what the host asks go on."""
+    ground.berth(f"{BACKEND} --gateway 10.20.0.1 --gateway fd20::1 -o host_access=false")
+    ground.berth(f"{FRONTEND} --gateway 10.30.0.1 --gateway fd30::1")
+    api = container(ground, "backend", "api", "-p 8080:80")
+    container(ground, "backend", "db")
+    container(ground, "frontend", "web")
+    host = (HOST, HOST6, "10.20.0.1", "fd20::1")
+    with ground.serving("host", port=22), ground.serving("api", "laptop"):
+        for proto in ("tcp", "udp"):
+            assert ground.ask("api", *host, port=22, proto=proto) == [""] * 4
+            gateways = ("10.30.0.1", "fd30::1")  # where a UDP server that listens everywhere answers from
+            assert all(ground.ask("web", *gateways, port=22, proto=proto)), "who is on another network reaches them"
+            assert ground.ask("api", LAPTOP, LAPTOP6, proto=proto) == [HOST, HOST6]
+            assert ground.ask("host", *api, proto=proto) == ["10.20.0.1", "fd20::1"]
+        assert all(ground.ask("db", HOST, HOST6, "10.20.0.1", "fd20::1", port=8080)), "it is published"
+        assert all(ground.ask("host", "127.0.0.1", HOST6, port=8080))
+    pings = [("api", address) for address in host]
+    assert ground.pings(*pings, wait=1) == pings

@@ -16,7 +16,7 @@ from berth.drivers.pools import (
     routed,
     routes,
 )
-from berth.errors import Taken
+from berth.errors import Invalid, Taken
 from berth.firewall import elements, passes, tables
 from berth.model import Endpoint, Host, Ipam, Network, NetworkSpec, Subnet
 from berth.spec import pair_pools
@@ -54,6 +54,8 @@ class BridgeDriver:
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             ra_links=tuple(sorted({r.dev for r in host.routes if r.from_ra and not r.dst.prefixlen})),
             routes=routes(asked, pools),
+            allow_from=_allowed(asked, host),
+            host_access=asked.setting("host_access") != "false",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -95,8 +97,28 @@ class BridgeDriver:
         return cable(net, ep) | elements.for_endpoint(ep)
 
 
+def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
+    """The bridges of the networks that may reach this one. Raises `Invalid` for one that there is no way from."""
+    names = (asked.setting("allow_from") or "").split(",")
+    if asked.internal and any(names):
+        raise Invalid("an internal network has no way in: leave allow_from or --internal out")
+    bridges = []
+    for name in filter(None, names):
+        other = next((net for net in host.networks if name in (net.name, net.id)), None)
+        if other is None:
+            raise Invalid(f"option allow_from: no network {name}: see `berth network ls`")
+        if other.driver != "bridge" or other.internal:
+            kind = "internal" if other.internal else other.driver
+            raise Invalid(f"option allow_from: network {name} is {kind}: only NAT networks can be allowed")
+        bridges.append(other.bridge)
+    return tuple(sorted({*bridges}))
+
+
 def _refuse_taken_name(bridge: str, host: Host) -> None:
     for other in host.networks:
+        if bridge in other.allow_from and not any(net.bridge == bridge for net in host.networks):
+            # Whom it was said of is gone, and who comes under that name is not meant.
+            raise Taken(f"network {other.name} still lets in whoever is on bridge {bridge}: choose another name")
         if other.bridge == bridge:
             raise Taken(f"bridge {bridge} belongs to network {other.name}: choose another name")
     link = host.link(bridge)

@@ -31,7 +31,10 @@ def for_network(net: Network) -> frozenset[NftElement]:
             names.append("masquerade4")
         if any(isinstance(subnet, IPv6Network) and subnet.subnet_of(_ULA) for subnet in subnets):
             names.append("masquerade6")
-    return frozenset({_element("intra", (bridge, bridge)), *(_element(name, (bridge,)) for name in names)})
+    if not net.host_access:
+        names.append("closed")
+    allowed = {_element("allowed", (("ifname", other), bridge)) for other in net.allow_from}
+    return frozenset(allowed | {_element("intra", (bridge, bridge)), *(_element(name, (bridge,)) for name in names)})
 
 
 def for_endpoint(ep: Endpoint) -> frozenset[NftElement]:

@@ -17,6 +17,8 @@ _SETS = (
     ("set bridges", "type ifname"),  # bridges of Berth's own
     ("set intra", "type ifname . ifname"),  # each of them paired with itself
     ("set internal", "type ifname"),  # those with no way in or out
+    ("set allowed", "type ifname . ifname"),  # from the bridge of one network to another's
+    ("set closed", "type ifname"),  # those whose endpoints do not reach the host's own services
     ("set masquerade4", "type ifname"),
     ("set masquerade6", "type ifname"),
     ("map port4", "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service"),
@@ -53,7 +55,19 @@ _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "oifname @internal drop",
             "oifname @bridges ct state established,related accept",
             "oifname @bridges ct status dnat accept",
+            "iifname . oifname @allowed accept",
             "oifname @bridges drop",
+        ),
+    ),
+    (
+        # Published ports do not come this way: they are translated before, and forwarded.
+        "input",
+        "type filter hook input priority filter; policy accept;",
+        (
+            "iifname @closed ct state established,related accept",
+            # Who asks for the gateway's MAC (RFC 4861: neighbour solicitation and advertisement) is none of these.
+            "iifname @closed icmpv6 type 135-136 accept",
+            "iifname @closed drop",
         ),
     ),
     (

@@ -28,6 +28,8 @@ _COUNTS = (0, 1, 100, 1000)
 _CONNECT = Path(__file__).parent / "publishing" / "connect.py"
 _ALONE = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
 
+_LABELS = {"berth": "Berth", "range": "Berth, a range", "iptables": "iptables"}
+
 Json = dict[str, Any]
 
 
@@ -83,7 +85,7 @@ def _connections(found: Json) -> Iterator[str]:
     yield f"{'connection set-up, µs':<34}{'median':>10}{'p95':>10}"
     for name, of in found.items():
         way, _, count = name.partition(" ")
-        label = f"{'Berth' if way == 'berth' else 'iptables'}, port {int(count):,}"
+        label = f"{_LABELS[way]}, port {int(count):,}"
         yield f"{label:<34}{of['median']:>10.1f}{of['p95']:>10.1f}"
     ratio = found["berth 40000"]["median"] / found["berth 1"]["median"]
     yield f"at 40,000 ports {ratio:.3f} × that at 1 (aim ≤ 1.1): {_met(ratio <= 1.1)}"
@@ -122,6 +124,8 @@ def _publishing(facts: Json) -> Iterator[str]:
         yield row
     yield "* what a container with so many ports takes longer than one without, to start and to remove"
     many = counts[-1]
+    ranged = facts["berth"][many]["publish-range"]["median"], facts["berth"][many]["unpublish-range"]["median"]
+    yield f"Berth, {many:,} ports as one range: {ranged[0]:,.2f} on, {ranged[1]:,.2f} off"
     for name, verb, other in (("published", "publish", "start"), ("taken back", "unpublish", "remove")):
         ratio = _beyond(facts, "bridge", many, other) / facts["berth"][many][verb]["median"]
         yield f"{many:,} ports {name} {ratio:,.0f} × faster than Docker's bridge (aim ≥ 100): {_met(ratio >= 100)}"

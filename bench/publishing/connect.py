@@ -27,7 +27,9 @@ from attaching import spaces
 from berth import wire
 from berth.model import AttachRequest, NetworkSpec, PortMapping
 
-CASES = tuple([("berth", n) for n in (1, 1000, 40_000)] + [("iptables", n) for n in (1, 1000, 5000)])
+CASES = tuple(
+    [("berth", n) for n in (1, 1000, 40_000)] + [("range", 40_000)] + [("iptables", n) for n in (1, 1000, 5000)]
+)
 _FIRST, _SERVED = 20_000, 80
 _HOST = "192.0.2.1"
 _BATCH = 100  # connections of one case before it is another's turn
@@ -51,7 +53,7 @@ def main() -> None:
     found: dict[str, list[float]] = {f"{way} {count}": [] for way, count in CASES}
     with tempfile.TemporaryDirectory(prefix="berth-bench-", dir="/var/tmp") as state:
         cases = [_set_up(way, count, Path(state), home) for way, count in CASES]
-        servers = [_serve(case.name, home) for case in cases]
+        servers = [_serve(case, home) for case in cases]
         try:
             chance = random.Random(0)
             for number in range(1 + max(1, connections // _BATCH)):
@@ -95,7 +97,8 @@ def _publish(way: str, name: str, ports: range, state: Path) -> None:
     """Lead the ports of the host that this process is in to the container."""
     engine = wire.engine(f"sqlite:{state / name}.db")
     engine.create_network(NetworkSpec("net", subnets=(_SUBNET,)))
-    asked = tuple(PortMapping(None, port, _SERVED) for port in ports) if way == "berth" else ()
+    asked = tuple(PortMapping(None, port, port if way == "range" else _SERVED) for port in ports)
+    asked = () if way == "iptables" else asked
     ep = engine.attach(AttachRequest("net", f"box-{name}", ports=asked)).value
     engine.close()
     if way == "iptables":
@@ -105,11 +108,11 @@ def _publish(way: str, name: str, ports: range, state: Path) -> None:
                        check=True)  # fmt: skip
 
 
-def _serve(name: str, home: int) -> int:
+def _serve(case: Case, home: int) -> int:
     """A process that accepts whatever comes to a container; its pid."""
-    with spaces.visit("box-" + name.replace(" ", "-"), home):
+    with spaces.visit("box-" + case.name.replace(" ", "-"), home):
         server = socket.socket()
-    server.bind(("", _SERVED))
+    server.bind(("", case.port if case.name.startswith("range") else _SERVED))
     server.listen(1024)
     if pid := os.fork():
         server.close()

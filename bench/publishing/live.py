@@ -23,14 +23,18 @@ def main() -> None:
     """Measure and print."""
     identity, count, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     engine = wire.engine()
-    # No two neighbours alike, so that each is an element of its own: what a range takes is another matter.
-    wanted = [PortRequest(None, port, port, 80) for port in range(FIRST, FIRST + count)]
-    found: dict[str, list[float]] = {"publish": [], "unpublish": [], "processes": [_processes()]}
+    ports = range(FIRST, FIRST + count)
+    wanted = [PortRequest(None, port, port, 80) for port in ports]  # each is an element of its own
+    ranged = [PortRequest(None, port, port, port) for port in ports]  # all are one
+    found: dict[str, list[float]] = {name: [] for name in ("publish", "unpublish", "publish-range", "unpublish-range")}
+    found["processes"] = [_processes()]
     for number in range(rounds):
         found["publish"].append(_took(lambda: engine.publish(identity, wanted)))
         if number == 0:
             found["processes"].append(_processes())
         found["unpublish"].append(_took(lambda: engine.publish(identity, ())))
+        found["publish-range"].append(_took(lambda: engine.publish(identity, ranged)))
+        found["unpublish-range"].append(_took(lambda: engine.publish(identity, ())))
     engine.close()
     print(json.dumps(found))
 

@@ -598,6 +598,18 @@ endpoint ls --network nosuch
 endpoint ls --network ''
 port ls
 port ls --json
+port publish --dry-run c1 -p 9000-9009:9000-9009
+port publish c1 -p 9000-9009:9000-9009 -p 81 -p 127.0.0.1::82/udp
+port publish --json web -p 8090:80
+port publish web -p 8080:80
+port publish web -p x
+port publish nosuch -p 80
+port unpublish c1 -p 9005:9005
+port unpublish c1 -p 9005:9005
+port unpublish c1
+port unpublish --dry-run --json c1 --all
+port unpublish --json c1 -p 9000-9003:9000-9003
+port ls
 network rm nat
 network rm --dry-run nosuch
 network prune

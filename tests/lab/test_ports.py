@@ -143,6 +143,17 @@ def test_the_hosts_own_addresses_lead_to_published_ports_for_other_networks(grou
         assert ground.ask("web", *api) == ["", ""]
 
 
+def test_a_container_on_the_lan_is_a_machine_of_the_lan(ground: Ground) -> None:
+    ground.berth("network create --driver flat -o parent=br0 --ip-range 192.168.2.128/26 lan")
+    ground.berth(BACKEND)
+    api = container(ground, "backend", "api", "-p 8080:80")
+    own = ground.container("lan", "guest")
+    ground.sh(f"ip route add 10.20.0.0/24 via {HOST}", "guest")
+    with ground.serving("api"):
+        assert ground.ask("guest", HOST, port=8080) == [own]
+        assert ground.ask("guest", api[0]) == [""]
+
+
 def test_a_scan_from_the_lan_finds_published_ports_only(ground: Ground) -> None:
     """By the containers' own addresses, with a route that was added for it, and by the host's."""
     ground.berth(BACKEND)

@@ -79,6 +79,9 @@ class Kernel(Protocol):
         """The link of a namespace that has the MAC and is up."""
         ...
 
+    def listening(self, proto: str) -> frozenset[int]:
+        """The host's ports that anybody waits on."""
+
     def listener(self, wanted: PortMapping) -> str | None:
         """Who listens on the host where a published port's packets would arrive, in words; None for nobody."""
         ...

@@ -70,14 +70,17 @@ def test_a_range_is_one_element_and_all_of_it_is_taken(ground: Ground) -> None:
     assert "elements" not in ground.sh("nft list map inet berth anyrange4")
 
 
-def test_a_range_with_a_listener_in_it_is_refused_as_a_whole(ground: Ground) -> None:
+@pytest.mark.parametrize("wanted", ["9000-9009:9000-9009", "8000-9999:8000-9999", "9000-9999:1000-1999"])
+@pytest.mark.parametrize("proto", ["tcp", "udp"])
+def test_a_range_with_a_listener_in_it_is_refused_as_a_whole(ground: Ground, wanted: str, proto: str) -> None:
     ground.berth(BACKEND)
     ground.sandbox("api")
     with ground.serving("host", port=9007):
-        said = ground.refused("attach backend api -p 9000-9009:9000-9009")
-    assert "host port 9007/tcp is in use by python" in said
-    assert "elements" not in ground.sh("nft list map inet berth anyrange4")
-    ground.berth("attach backend api -p 9000-9009:9000-9009")
+        said = ground.refused(f"attach backend api -p {wanted}/{proto}")
+    assert f"host port 9007/{proto} is in use by python" in said
+    for where in ("anyrange4", "anyport4"):
+        assert "elements" not in ground.sh(f"nft list map inet berth {where}")
+    ground.berth(f"attach backend api -p {wanted}/{proto}")
 
 
 # --- on endpoints that are there ---

@@ -52,6 +52,10 @@ class LinuxKernel:
         except (NotFound, Invalid):
             return None
 
+    def listening(self, proto: str) -> frozenset[int]:
+        """The host's ports that anybody waits on."""
+        return listeners.listening(proto)
+
     def listener(self, wanted: PortMapping) -> str | None:
         """Who listens where a published port's packets would arrive."""
         return listeners.listener(wanted)

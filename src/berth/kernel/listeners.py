@@ -36,6 +36,18 @@ def listener(wanted: PortMapping) -> str | None:
     return None if found is None else _process(found.inode)
 
 
+def listening(proto: str) -> frozenset[int]:
+    """The ports that anybody at all waits on: for those who want to know of very many."""
+    found = set()
+    for name in (proto, f"{proto}6") if proto in _KINDS else ():
+        with suppress(OSError):
+            for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]:
+                fields = line.split(maxsplit=4)
+                if fields[3] == _WAITING[proto]:
+                    found.add(int(fields[1].rpartition(":")[2], 16))
+    return frozenset(found)
+
+
 def _can_be_bound(wanted: PortMapping) -> bool:
     """Whether nobody has the port at all: the cheap question, which nearly always suffices."""
     for address in _ANY if wanted.host_ip is None else (wanted.host_ip,):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,7 +75,7 @@ def engine(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 def daemon(engine: Engine, tmp_path: Path) -> Iterator[Daemon]:
     daemon = Daemon(tmp_path / "state")
     daemon.start()
-    until(lambda: "put in order" in daemon.log() or daemon.ask("/v1/version", method="GET")[0] == 200)
+    assert daemon.ask("/v1/networks", method="GET")[0] == 200  # it has put all in order
     yield daemon
     daemon.end()
 
@@ -100,8 +101,6 @@ def test_healing_puts_it_back_and_finds_nothing_more_to_do(engine: Engine, damag
 
 def transactions(act: Callable[[], object]) -> list[str]:
     """The generations of the ruleset that are told of while something is done."""
-    import subprocess
-
     with subprocess.Popen(["nft", "monitor"], stdout=subprocess.PIPE, text=True) as monitor:
         time.sleep(0.5)
         act()
@@ -157,7 +156,7 @@ def test_only_others_changes_of_what_berth_relies_on_are_told(engine: Engine) ->
     notices = Notices()
     sh("nft add table ip theirs; nft 'add chain ip theirs a; add rule ip theirs a counter'; nft delete table ip theirs")
     sh("iptables -N OTHER; iptables -A OTHER -j ACCEPT")
-    engine.publish(engine.endpoints("nat")[0].id, spec.port_requests(["9090:90"]))  # our own
+    engine.attach(spec.attach_request(network="nat", sandbox="c2", ifname="eth7", ports=["9090:90"]))  # our own
     assert not notices.pending()
     sh("nft add element inet berth bridges '{ other0 }'")
     assert notices.pending() and not notices.pending()

@@ -14,7 +14,6 @@ from berth.kernel import passes
 from berth.kernel.netlink import NETFILTER, Netlink, attrs, string
 from berth.kernel.nft import FAMILY_NAMES, SUBSYSTEM, marked
 
-_SOL_NETLINK, _ADD_MEMBERSHIP = 270, 1
 _GROUP = 7  # NFNLGRP_NFTABLES
 _ROOM = 4 << 20  # bytes: a ruleset of some ten thousand rules may go at once
 _HEADER = struct.Struct("=IHHII")
@@ -34,7 +33,8 @@ class Notices:
         with suppress(OSError):
             self._socket.setsockopt(socket.SOL_SOCKET, 33, _ROOM)  # SO_RCVBUFFORCE
         try:
-            self._socket.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP)
+            # To be a member alone is not enough: one that has no address is told nothing.
+            self._socket.bind((0, 1 << _GROUP - 1))
         except OSError:
             self._socket.close()
             raise

@@ -219,10 +219,15 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     if scope.marked:
         names |= {(family, name) for family, name in nft.tables(nl) if nft.marked(family, name)}
     for family, name in sorted(names):
-        table = nft.read_table(nl, family, name)
+        try:
+            table = nft.read_table(nl, family, name)
+            entries: list[Obj] = [table, *nft.read_elements(nl, family, name)] if table is not None else []
+        except Refusal as refusal:
+            if refusal.errno != errno.ENOENT:
+                raise
+            continue  # it went while it was read
         if table is None:
             continue
-        entries: list[Obj] = [table, *nft.read_elements(nl, family, name)]
         if family == NftHook.family:
             entries += nft.read_hooks(nl, name)
         every = scope.marked and nft.marked(family, name) and table.owner

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from berth.plan import Plan
 from .conftest import Host, sh
 from .running import until
 from .test_daemon import Daemon
+from .test_faults import Killed
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -116,6 +120,24 @@ def test_what_was_flushed_comes_back_in_one_transaction(engine: Engine, how: str
     sh(f"nft flush ruleset; {DOCKER}")
     assert len(transactions(getattr(engine, how))) == 1
     assert ruleset() == before
+
+
+def test_every_operation_of_a_repair_may_be_the_last(engine: Engine) -> None:
+    """The whole is one transaction; should a part of it ever be sent alone, it is finished by the next repair."""
+    before = ruleset()
+    flush = f"nft flush ruleset; {DOCKER}"
+    sh(flush)
+    operations = len(engine.heal().ops)
+    assert operations > 10 and ruleset() == before
+    for stop in range(operations + 1):
+        sh(flush)
+        if (child := os.fork()) == 0:
+            with suppress(BaseException):
+                wire.engine(kernel=Killed(stop)).heal()
+            os._exit(9)  # it was to be killed
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+        engine.heal()
+        assert ruleset() == before, f"after {stop} of {operations} operations"
 
 
 class Cut(LinuxKernel):

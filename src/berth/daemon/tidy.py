@@ -21,7 +21,7 @@ from berth.plugins.docker.names import ask
 
 _ROUND = 10  # seconds
 _FORGOTTEN = 30  # seconds for which something has to look forgotten
-_BREATH = 0.1  # seconds between a change of the firewall by somebody else and a look at it
+_BREATH = 0.03  # seconds between a change of the firewall by somebody else and a look at it
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
 _LATER = 1  # second: when Docker has written down what it was asked for
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox

@@ -103,6 +103,22 @@ class Kernel(Protocol):
         ...
 
 
+class Notices(Protocol):
+    """What the kernel tells of changes to the firewall."""
+
+    def fileno(self) -> int:
+        """For a selector."""
+        ...
+
+    def pending(self) -> bool:
+        """Take all that was told; whether somebody else may have changed what Berth relies on."""
+        ...
+
+    def close(self) -> None:
+        """Hear no more."""
+        ...
+
+
 class Intent(msgspec.Struct, frozen=True):
     """A change under way: a pair of states, so that any later process can go on or go back."""
 

@@ -341,7 +341,8 @@ class NftElement(Noun, frozen=True, tag=True):
     def in_the_way(self) -> bool:
         return self.first != self.last  # the kernel refuses one that overlaps another
 
-    def _element(self) -> str:
+    def member(self) -> str:
+        """The element in nft's language."""
         match = " . ".join(_quoted(part) for part in self.match)
         return match + (" : " + " . ".join(_quoted(part) for part in self.data) if self.data else "")
 
@@ -356,10 +357,10 @@ class NftElement(Noun, frozen=True, tag=True):
         return f"nft '{old._delete()}; {self._add()}'"
 
     def _add(self) -> str:
-        return f"add element {self.family} {self.table} {self.set} {{ {self._element()} }}"
+        return f"add element {self.family} {self.table} {self.set} {{ {self.member()} }}"
 
     def _delete(self) -> str:
-        return f"delete element {self.family} {self.table} {self.set} {{ {self._element()} }}"
+        return f"delete element {self.family} {self.table} {self.set} {{ {self.member()} }}"
 
 
 class NftHook(Noun, frozen=True, tag=True):
@@ -387,9 +388,13 @@ class NftHook(Noun, frozen=True, tag=True):
         return self.prefix + self.dev
 
     def describe(self) -> str:
+        return f"nft '{self.script()}'"
+
+    def script(self) -> str:
+        """The chain and its rule in nft's language."""
         where = f"{self.family} {self.table} {self.chain}"
         hook = f'type filter hook ingress device "{self.dev}" priority 0; policy accept;'
-        return f"nft 'add chain {where} {{ {hook} }}; add rule {where} jump {self.target}'"
+        return f"add chain {where} {{ {hook} }}; add rule {where} jump {self.target}"
 
     def describe_removal(self) -> str:
         where = f"{self.family} {self.table} {self.chain}"
@@ -397,19 +402,20 @@ class NftHook(Noun, frozen=True, tag=True):
 
 
 class NftPass(Noun, frozen=True, tag=True):
-    """That a link's packets get through the chain that Docker keeps for the operator's rules.
+    """That a link's packets get through somebody else's chain.
 
-    Where there is no such chain they do, and nothing has to be there.
+    Where that chain is not, or stops nothing, they do, and nothing has to be there.
     """
 
     rank: ClassVar[int] = 75
     table: ClassVar[str] = "filter"
-    chain: ClassVar[str] = "DOCKER-USER"
+    chains: ClassVar[tuple[str, str]] = ("DOCKER-USER", "FORWARD")  # the second only where the first is not
     directions: ClassVar[tuple[str, str]] = ("in", "out")
     family: str  # ip, ip6
     dev: str
     direction: str
-    needless: bool = False  # read where there is no such chain
+    chain: str = "DOCKER-USER"
+    needless: bool = False  # read where no such chain is in the way
 
     @property
     def sticky(self) -> bool:
@@ -420,7 +426,7 @@ class NftPass(Noun, frozen=True, tag=True):
 
     @property
     def key(self) -> Key:
-        return ("pass", HOST, self.family, self.dev, self.direction)
+        return ("pass", HOST, self.family, self.dev, self.direction, self.chain)
 
     @property
     def comment(self) -> str:
@@ -428,8 +434,12 @@ class NftPass(Noun, frozen=True, tag=True):
         return f"{MARK}{self.direction} {self.dev}"
 
     def describe(self) -> str:
+        return f"nft '{self.script()}'"
+
+    def script(self) -> str:
+        """The rule in nft's language."""
         rule = f'{self.direction[0]}ifname "{self.dev}" counter accept comment "{self.comment}"'
-        return f"nft 'insert rule {self.family} {self.table} {self.chain} {rule}'"
+        return f"insert rule {self.family} {self.table} {self.chain} {rule}"
 
     def describe_removal(self) -> str:
         # nft deletes by number only. iptables has two places for a comment and writes the one, but knows both.

@@ -14,7 +14,7 @@ from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
 from berth.errors import Invalid
 from berth.kernel.linux import LinuxKernel
-from berth.seams import Api, Kernel
+from berth.seams import Api, Kernel, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -70,6 +70,13 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
     )
     return Engine(parts)
+
+
+def notices() -> Notices:
+    """What the kernel tells of changes to the firewall. Raises `OSError` where it may not be heard."""
+    from berth.kernel.notices import Notices as Heard
+
+    return Heard()
 
 
 def _store_path(url: str | None) -> Path:

@@ -259,13 +259,22 @@ def _past_the_bridge() -> list[Case]:
 
 
 def _passes() -> list[Case]:
-    """As Docker leaves its chains: jumped to from FORWARD, and empty but for the way back."""
+    """As Docker leaves its chains: jumped to from FORWARD, and empty but for the way back. And a FORWARD that drops."""
     return [
         Case(
             f"pass-{family}-{way}",
             NftPass(family, "plug", way),
             around=f"nft 'add table {family} filter; add chain {family} filter DOCKER-USER;"
             f" add rule {family} filter DOCKER-USER counter return'",
+        )
+        for family in ("ip", "ip6")
+        for way in NftPass.directions
+    ] + [
+        Case(
+            f"pass-{family}-{way}-forward",
+            NftPass(family, "plug", way, "FORWARD"),
+            around=f"nft 'add table {family} filter; add chain {family} filter FORWARD"
+            " { type filter hook forward priority 0; policy drop; }'",
         )
         for family in ("ip", "ip6")
         for way in NftPass.directions

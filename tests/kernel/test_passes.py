@@ -195,3 +195,98 @@ def test_packets_get_through(host: Host, engine: Engine) -> None:
         sh(ping)
     engine.refresh()
     sh(ping)
+
+
+# --- FORWARD itself, where there is no Docker -----------------------------------------------------------
+
+STOPS = {
+    "policy": "{tool} -P FORWARD DROP; {tool} -A FORWARD -i other0 -j ACCEPT",
+    "drop-all": "{tool} -A FORWARD -i other0 -j ACCEPT; {tool} -A FORWARD -j DROP",
+    "reject-all": "{tool} -A FORWARD -i other0 -j ACCEPT; {tool} -A FORWARD -j REJECT",
+}
+LETS_THROUGH = {
+    "nothing": "{tool} -N OTHER",
+    "accept": "{tool} -A FORWARD -i other0 -j DROP; {tool} -A FORWARD -j ACCEPT",
+    "drop-some": "{tool} -A FORWARD -i other0 -j DROP",
+    "no-base-chain": "nft add table {family} filter; nft add chain {family} filter FORWARD;"
+    " nft add rule {family} filter FORWARD counter drop",
+}
+
+
+def forward(family: str) -> list[str]:
+    return sh(f"{TOOLS[family]} -S FORWARD").splitlines()
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+def test_a_forward_chain_that_stops_all_gets_the_rules_first(engine: Engine, family: str, stop: str) -> None:
+    sh(stop.format(tool=TOOLS[family]))
+    before = forward(family)
+    bridge = create(engine)
+    seen = [line.replace("FORWARD", "DOCKER-USER", 1) for line in forward(family)]
+    assert sorted(seen[1:3]) == ours(bridge) and forward(family)[3:] == before[1:]
+    assert not engine.reconcile().plan and not engine.refresh()
+    engine.remove_network("nat")
+    assert forward(family) == before
+
+
+@pytest.mark.parametrize("harmless", LETS_THROUGH.values(), ids=LETS_THROUGH)
+def test_a_forward_chain_that_stops_nobody_is_left_alone(engine: Engine, family: str, harmless: str) -> None:
+    sh(harmless.format(tool=TOOLS[family], family=family))
+    before = sh(f"nft list table {family} filter")
+    bridge = create(engine)
+    assert sh(f"nft list table {family} filter") == before
+    assert bridge not in before and not engine.refresh()
+
+
+def test_with_dockers_chain_forward_is_left_alone(engine: Engine, family: str) -> None:
+    docker("ip", "ip6")
+    before = forward(family)
+    create(engine)
+    assert forward(family) == before
+
+
+def test_a_script_of_the_operators_that_starts_anew_is_followed(engine: Engine, family: str) -> None:
+    tool = TOOLS[family]
+    script = f"{tool} -F; {tool} -P FORWARD DROP; {tool} -A FORWARD -i other0 -j ACCEPT"
+    sh(script)
+    before = forward(family)
+    bridge = create(engine)
+    sh(script)
+    assert forward(family) == before
+    assert len(engine.heal().ops) == 2
+    engine.remove_network("nat")
+    assert forward(family) == before and bridge not in sh("nft list ruleset")
+
+
+@pytest.mark.parametrize("direction", NftPass.directions)
+def test_what_the_plan_prints_for_forward_removes_the_rule(host: Host, family: str, direction: str) -> None:
+    sh(STOPS["policy"].format(tool=TOOLS[family]))
+    before, way = forward(family), NftPass(family, "br7", direction, "FORWARD")
+    sh(way.describe())
+    assert host.read(way) == {way}
+    sh(way.describe_removal())
+    assert forward(family) == before
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+def test_packets_get_through_forward(host: Host, engine: Engine, stop: str) -> None:
+    """Both ways and both families: out of the container, and answers into it."""
+    for tool in TOOLS.values():
+        sh(stop.format(tool=tool))
+    host.batch(
+        "netns add c1\nnetns add far\n"
+        "link add up0 type veth peer name eth0 netns far\nlink set up0 up\n"
+        "addr add 192.0.2.1/24 dev up0\naddr add 2001:db8::1/64 dev up0 nodad\n"
+    )
+    far = "link set eth0 up\naddr add 192.0.2.2/24 dev eth0\naddr add 2001:db8::2/64 dev eth0 nodad\n"
+    host.batch(far, ns="/run/netns/far")
+    create(engine)
+    engine.attach(spec.attach_request(network="nat", sandbox="c1"))
+    for address in ("192.0.2.2", "2001:db8::2"):
+        sh(f"ip netns exec c1 ping -c 1 -W 5 {address}")
+    sh("iptables -F; ip6tables -F; iptables -P FORWARD DROP; ip6tables -P FORWARD DROP")
+    with pytest.raises(AssertionError):
+        sh("ip netns exec c1 ping -c 1 -W 1 192.0.2.2")
+    engine.heal()
+    for address in ("192.0.2.2", "2001:db8::2"):
+        sh(f"ip netns exec c1 ping -c 1 -W 5 {address}")

@@ -9,7 +9,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -21,24 +21,28 @@ from berth.daemon.tidy import Tidy
 from berth.daemon.worker import DEADLINE, Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Denied, Refused, Taken
+from berth.seams import Notices
 
 _IDLE = 3600  # seconds: Docker keeps its connection, and would send a call to one that is being closed without body
 _FIRST_FD = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 log = logging.getLogger("berth")
 
 
-def serve(engine: Engine, path: Path) -> None:
-    """Answer until SIGTERM or SIGINT. Raises `Taken`, `Denied` or `Refused` when the socket cannot be had."""
+def serve(engine: Engine, path: Path, notices: Callable[[], Notices]) -> None:
+    """Answer until SIGTERM or SIGINT, and mend the firewall when `notices` tell that it has changed.
+
+    Raises `Taken`, `Denied` or `Refused` when the socket cannot be had.
+    """
     # Not to stderr: of what a managed plugin says there, Docker makes errors in its own log.
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     worker = Worker(engine.free)
     try:
-        asyncio.run(_serve(engine, worker, path))
+        asyncio.run(_serve(engine, worker, path, notices))
     finally:
         worker.close(engine.close)
 
 
-async def _serve(engine: Engine, worker: Worker, path: Path) -> None:
+async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[], Notices]) -> None:
     tidy = Tidy(engine, worker)
     config = uvicorn.Config(
         app(engine, worker, tidy),
@@ -61,7 +65,8 @@ async def _serve(engine: Engine, worker: Worker, path: Path) -> None:
     log.info("listening on %s", listener.getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up
     try:
-        await server.serve(sockets=[listener])
+        with _heeding(notices, tidy):
+            await server.serve(sockets=[listener])
     finally:
         notify("STOPPING=1")
         for task in background:
@@ -69,6 +74,29 @@ async def _serve(engine: Engine, worker: Worker, path: Path) -> None:
         if given is None:
             path.unlink(missing_ok=True)
         listener.close()
+
+
+@contextmanager
+def _heeding(notices: Callable[[], Notices], tidy: Tidy) -> Iterator[None]:
+    """Have the firewall looked after whenever somebody else has changed it."""
+    try:
+        told = notices()
+    except OSError as error:
+        log.warning("cannot hear of changes to the firewall: %s: after a flush, run `berth reconcile`", error.strerror)
+        yield
+        return
+
+    def heard() -> None:
+        if told.pending():
+            tidy.heal()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(told.fileno(), heard)
+    try:
+        yield
+    finally:
+        loop.remove_reader(told.fileno())
+        told.close()
 
 
 class _Protocol(HttpToolsProtocol):

@@ -21,6 +21,7 @@ from berth.plugins.docker.names import ask
 
 _ROUND = 10  # seconds
 _FORGOTTEN = 30  # seconds for which something has to look forgotten
+_BREATH = 0.03  # seconds between a change of the firewall by somebody else and a look at it
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
 _LATER = 1  # second: when Docker has written down what it was asked for
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
@@ -36,6 +37,7 @@ class Tidy:
         self._worker = worker
         self._suspects: dict[str, float] = {}  # since when, by endpoint
         self._loop = asyncio.get_running_loop()
+        self._again = False  # the firewall has changed since it was looked at
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def sweep(self) -> None:
@@ -45,6 +47,23 @@ class Tidy:
     def refresh(self) -> None:
         """Look after the networks."""
         self._begin("refresh", lambda: self._attempt(self._worker.run(self._refresh)))
+
+    def heal(self) -> None:
+        """Look after the firewall, which somebody else has changed."""
+        self._again = True
+        self._begin("heal", self._heal)
+
+    async def _heal(self) -> None:
+        """As often as something has changed, with a breath between: what is flushed is often filled again at once."""
+        while self._again:
+            await asyncio.sleep(_BREATH)
+            self._again = False
+            await self._attempt(self._worker.run(self._mend))
+
+    def _mend(self) -> None:
+        ops = self._engine.heal().ops
+        if ops:
+            log.info("the firewall was changed by somebody else: put back, %d operations", len(ops))
 
     def announce(self, identity: str, ns: str) -> None:
         """Tell an endpoint's neighbours, as soon as Docker has put it into its sandbox."""

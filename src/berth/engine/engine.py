@@ -125,6 +125,10 @@ class Engine:
         """Make what is missing of the networks themselves; what was done."""
         return reconcile.refresh(self._parts)
 
+    def heal(self) -> Plan:
+        """Make what is missing of the firewall; what was done."""
+        return reconcile.heal(self._parts)
+
     def sweep(self) -> None:
         """Delete the cables that were taken out of service."""
         if self._parts.retired:

@@ -8,10 +8,10 @@ from dataclasses import replace
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError
-from berth.model import Endpoint, Placement
+from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan
 from berth.seams import Outcome, Scope
-from berth.state import HOST, Obj, Veth, keys
+from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
@@ -55,6 +55,39 @@ def refresh(parts: Parts) -> Plan:
             networks = tx.networks()
         want: frozenset[Obj] = frozenset().union(*(parts.want_network(net) for net in networks))
         return reach(parts.kernel, want, Scope(keys(want)))
+
+
+def heal(parts: Parts) -> Plan:
+    """Make what is missing of the firewall, after somebody has flushed it: in one transaction; what was done.
+
+    Of the kernel's state only the firewall is read, and whether the links are there that it names.
+    """
+    with parts.changing():
+        with parts.store.read() as tx:
+            networks = {net.id: net for net in tx.networks()}
+            endpoints = tx.endpoints()
+        states = [parts.want_network(net) for net in networks.values()]
+        states += [parts.want_endpoint(networks[ep.network], ep) for ep in endpoints if _filtered(networks, ep)]
+        want = {obj for state in states for obj in state if isinstance(obj, _FIREWALL)}
+        named = {("link", HOST, link) for obj in want if (link := _link(obj))}
+        there = keys(parts.kernel.read(Scope(frozenset(named)))) if named else frozenset()
+        want = {obj for obj in want if not (link := _link(obj)) or ("link", HOST, link) in there}
+        return reach(parts.kernel, frozenset(want), Scope(keys(want)))
+
+
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass)
+
+
+def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:
+    """Whether an endpoint has a part of its own in the firewall."""
+    return bool(ep.ports or networks[ep.network].bypass)
+
+
+def _link(obj: Obj) -> str:
+    """The link that has to be there for an element or a hook; "" for none."""
+    if isinstance(obj, NftHook):
+        return obj.dev
+    return next((v for kind, v in obj.data if kind == "ifindex"), "") if isinstance(obj, NftElement) else ""
 
 
 def _go_round_obstacles(parts: Parts) -> None:

@@ -1,9 +1,10 @@
-"""A NAT network's way through Docker's FORWARD chain.
+"""A NAT network's way through others' FORWARD chains.
 
 Docker sets the policy of the host's FORWARD chain to DROP when it is the one that switched forwarding on, and no
 accepting rule in another table undoes a drop. The chain DOCKER-USER is kept by Docker for the operator's own rules
 and looked at first; a rule there for each bridge lets its packets through. Berth's own table, which sees them too,
-still drops what nobody published.
+still drops what nobody published. Where Docker is not, but somebody's own iptables rules or ufw's drop what is
+forwarded, the rule is the first of the chain FORWARD itself.
 Source: Docker's manual, "Packet filtering and firewalls".
 """
 
@@ -16,4 +17,9 @@ from berth.state import NftPass, State
 def for_network(net: Network) -> State:
     """The rules for one bridge."""
     families = {"ip" if pool.subnet.version == 4 else "ip6" for pool in net.pools}
-    return frozenset(NftPass(family, net.bridge, direction) for family in families for direction in NftPass.directions)
+    return frozenset(
+        NftPass(family, net.bridge, direction, chain)
+        for family in families
+        for direction in NftPass.directions
+        for chain in NftPass.chains
+    )

@@ -13,7 +13,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 ROUTE, NETFILTER = 0, 12
 
@@ -138,6 +138,8 @@ class Netlink:
     """A netlink socket of the namespace the thread is in when it is made."""
 
     __slots__ = ("_seq", "_socket")
+    #: How the kernel names the kept sockets of nfnetlink of this process: whose changes are Berth's own.
+    ports: ClassVar[set[int]] = set()
 
     def __init__(self, protocol: int) -> None:
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
@@ -168,7 +170,10 @@ class Netlink:
         if getattr(_kept, "where", None) != where:
             _kept.where, _kept.sockets = where, {}
         if protocol not in _kept.sockets:
-            _kept.sockets[protocol] = cls(protocol)
+            _kept.sockets[protocol] = kept = cls(protocol)
+            if protocol == NETFILTER:
+                kept._socket.bind((0, 0))
+                cls.ports.add(kept._socket.getsockname()[0])
         sockets: dict[int, Netlink] = _kept.sockets
         return sockets[protocol]
 

@@ -35,9 +35,10 @@ from berth.kernel.netlink import (
 )
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.rtnl import index, name_of
-from berth.state import NftElement, NftHook, NftTable, Part
+from berth.plan import Add, Change
+from berth.state import NftElement, NftHook, NftPass, NftTable, Part
 
-_SUBSYSTEM = 10
+SUBSYSTEM = 10
 _BEGIN, _END = 0x10, 0x11
 _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE, _GETRULE, _DELRULE, _GETSET = (
     1,
@@ -53,7 +54,7 @@ _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE, _GETRULE, _DELR
 _NEWSETELEM, _GETSETELEM, _DELSETELEM = 12, 13, 14
 
 _FAMILIES = {"inet": 1, "ip": 2, "netdev": 5, "bridge": 7, "ip6": 10}
-_FAMILY_NAMES = {number: name for name, number in _FAMILIES.items()}
+FAMILY_NAMES = {number: name for name, number in _FAMILIES.items()}
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*, and of rules and sets too
 _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 3, 4, 5, 7
 _HOOK_NUMBER, _HOOK_PRIORITY, _HOOK_DEVICE = 1, 2, 3
@@ -81,7 +82,7 @@ def _generation(family: int, resource: int = 0) -> bytes:
 
 
 def _type(kind: int) -> int:
-    return _SUBSYSTEM << 8 | kind
+    return SUBSYSTEM << 8 | kind
 
 
 def encode_parts(parts: Sequence[Part]) -> bytes:
@@ -225,7 +226,7 @@ def transaction(requests: Sequence[Message]) -> list[Refusal]:
     """
     if not requests:
         return []
-    mark = _generation(0, _SUBSYSTEM)
+    mark = _generation(0, SUBSYSTEM)
     try:
         return Netlink.kept(NETFILTER).transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
     except OSError as error:
@@ -243,7 +244,34 @@ def write_table(table: NftTable, *, replace: bool) -> None:
     nft(8) dies with us (setpriv), so that no change arrives after a recovery has already read the kernel.
     Raises `Unsupported` when nft is missing, `Denied`, or `Refused` with nft's first line of complaint.
     """
-    script = _replacement(table) if replace else f"create table {table.family} {table.name}\n{table.script()}"
+    _run(_table_script(table, replace=replace), f"table {table.family} {table.name}")
+
+
+def write_together(made: Sequence[Add | Change]) -> None:
+    """Make tables together with what is in them, and the ways past others, in one transaction.
+
+    A table without its elements would masquerade nothing and isolate nobody. By nft(8), which dies with us. Raises
+    as `write_table` does.
+    """
+    lines, members = list[str](), dict[str, list[str]]()
+    for op in made:
+        match op.new:
+            case NftTable() as table:
+                lines.append(_table_script(table, replace=isinstance(op, Change)))
+            case NftElement() as entry:
+                members.setdefault(f"{entry.family} {entry.table} {entry.set}", []).append(entry.member())
+            case NftHook() | NftPass() as entry:
+                lines.append(entry.script())
+    # After the tables, and many to a command: nft looks through all of its commands for each.
+    lines += [f"add element {where} {{ {', '.join(all_of)} }}" for where, all_of in members.items()]
+    _run("\n".join(lines) + "\n", "tables of Berth's")
+
+
+def _table_script(table: NftTable, *, replace: bool) -> str:
+    return _replacement(table) if replace else f"create table {table.family} {table.name}\n{table.script()}"
+
+
+def _run(script: str, what: str) -> None:
     argv = ["setpriv", "--pdeathsig", "KILL", "nft", "-f", "-"]
     try:
         done = subprocess.run(argv, input=script, text=True, capture_output=True, check=False)
@@ -254,12 +282,10 @@ def write_table(table: NftTable, *, replace: bool) -> None:
     if done.returncode:
         complaint = (done.stderr.strip().splitlines() or ["no reason given"])[0]
         if os.strerror(errno.EPERM) in complaint:
-            raise Denied(f"may not make table {table.family} {table.name}: run as root (CAP_NET_ADMIN)")
-        if os.strerror(errno.EEXIST) in complaint and not replace:
-            raise Taken(
-                f"table {table.family} {table.name} is already there: see `nft list table …`, or `berth reconcile`"
-            )
-        raise Refused(f"nft refused table {table.family} {table.name}: {complaint}")
+            raise Denied(f"may not make {what}: run as root (CAP_NET_ADMIN)")
+        if os.strerror(errno.EEXIST) in complaint:
+            raise Taken(f"{what} is already there: see `nft list table …`, or `berth reconcile`")
+        raise Refused(f"nft refused {what}: {complaint}")
 
 
 def _replacement(table: NftTable) -> str:
@@ -300,14 +326,21 @@ def read_table(nl: Netlink, family: str, name: str) -> NftTable | None:
         rules += not chain.startswith(NftHook.prefix)
         if chain == _STAMP:
             stamp = comment(found.get(_RULE_USERDATA, b""))
-    return NftTable(family, name, f"{stamp}/{rules}" if stamp else "")
+    # One that somebody has flushed has no rule left, but still the chain, and its sets.
+    flushed = not rules and _STAMP in _chains(nl, family, name) and bool(_set_types(nl, family, name))
+    return NftTable(family, name, f"{stamp}/{rules}" if stamp or flushed else "")
+
+
+def marked(family: str, name: str) -> bool:
+    """Whether a table is Berth's by its name."""
+    return name == "berth" if family in ("inet", "bridge") else family == "netdev" and name.startswith("berth_")
 
 
 def tables(nl: Netlink) -> Iterator[tuple[str, str]]:
     """(family, name) of all tables of the families that Berth uses."""
     for data in nl.dump(_type(_GETTABLE), _generation(0)):
-        if data and data[0] in _FAMILY_NAMES:
-            yield _FAMILY_NAMES[data[0]], string(attrs(data, 4).get(_TABLE, b""))
+        if data and data[0] in FAMILY_NAMES:
+            yield FAMILY_NAMES[data[0]], string(attrs(data, 4).get(_TABLE, b""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,12 +360,12 @@ def base_chains(nl: Netlink) -> list[BaseChain]:
     found = []
     for data in nl.dump(_type(_GETCHAIN), _generation(0)):
         fields = attrs(data, 4)
-        if not data or data[0] not in _FAMILY_NAMES or _CHAIN_HOOK not in fields:
+        if not data or data[0] not in FAMILY_NAMES or _CHAIN_HOOK not in fields:
             continue
         hook = attrs(fields[_CHAIN_HOOK])
         found.append(
             BaseChain(
-                family=_FAMILY_NAMES[data[0]],
+                family=FAMILY_NAMES[data[0]],
                 table=string(fields.get(_TABLE, b"")),
                 name=string(fields.get(_CHAIN_NAME, b"")),
                 hook=int.from_bytes(hook.get(_HOOK_NUMBER, b""), "big"),

@@ -1,4 +1,4 @@
-"""Rules in the chain that Docker keeps for the operator's own; see `NftPass`.
+"""Rules of Berth's in others' chains; see `NftPass`.
 
 Written as iptables-nft would write `-i br0 -j ACCEPT`, so that it can still show the chain.
 """
@@ -18,31 +18,66 @@ _NEWRULE, _GETRULE, _DELRULE, _GETCHAIN = 0xA06, 0xA07, 0xA08, 0xA04
 _RULE_TABLE, _RULE_CHAIN, _RULE_HANDLE, _RULE_EXPRESSIONS, _RULE_USERDATA = 1, 2, 3, 4, 7
 _META = {"in": 6, "out": 7}  # NFT_META_IIFNAME, NFT_META_OIFNAME
 _ACCEPT = 1
+_CHAIN_HOOK, _CHAIN_POLICY = 4, 5
 
 
-def exists(nl: Netlink, family: str) -> bool:
-    """Whether Docker has its chain in a family."""
+#: (family, table, chain) of all chains that may be in the way.
+PLACES = frozenset((family, NftPass.table, chain) for family in ("ip", "ip6") for chain in NftPass.chains)
+
+
+def in_the_way(nl: Netlink, family: str) -> str:
+    """The chain of a family that needs a rule for each bridge; "" for none.
+
+    Docker's own for such rules where it is, whatever it does now: FORWARD looks there first. Else FORWARD, if it
+    drops or rejects at its end what no rule has let through.
+    """
+    docker, forward = NftPass.chains
     try:
-        nl.ask(_GETCHAIN, _place(family, name=3))
+        nl.ask(_GETCHAIN, _place(family, docker, name=3))
+        return docker
     except Refusal:
-        return False
-    return True
+        pass
+    try:
+        chain = attrs(nl.ask(_GETCHAIN, _place(family, forward, name=3)), 4)
+    except Refusal:
+        return ""
+    if _CHAIN_HOOK not in chain:
+        return ""
+    rules = _rules(nl, family, forward)
+    return forward if chain.get(_CHAIN_POLICY) == bytes(4) or (rules and _stops_all(rules[-1])) else ""
+
+
+def _stops_all(rule: Mapping[int, bytes]) -> bool:
+    """Whether a rule drops or rejects whatever comes: it has no condition."""
+    for _, raw in items(rule.get(_RULE_EXPRESSIONS, b"")):
+        expression = attrs(raw)
+        name, data = string(expression.get(1, b"")), attrs(expression.get(2, b""))
+        if name == "immediate":
+            return attrs(attrs(data.get(2, b"")).get(2, b"")).get(1) == bytes(4)  # NF_DROP
+        if name == "reject" or (name == "target" and string(data.get(1, b"")) == "REJECT"):
+            return True
+        if name != "counter":
+            return False
+    return False
+
+
+def _rules(nl: Netlink, family: str, chain: str) -> list[Mapping[int, bytes]]:
+    try:
+        rules = [attrs(data, 4) for data in nl.dump(_GETRULE, _place(family, chain))]
+    except Refusal:
+        return []
+    where = (NftPass.table, chain)  # older kernels do not filter
+    return [r for r in rules if (string(r.get(_RULE_TABLE, b"")), string(r.get(_RULE_CHAIN, b""))) == where]
 
 
 def read(nl: Netlink, family: str) -> Iterator[tuple[NftPass, int]]:
-    """Berth's rules in Docker's chain, with their handles."""
-    try:
-        rules = list(nl.dump(_GETRULE, _place(family)))
-    except Refusal:
-        return
-    for data in rules:
-        found = attrs(data, 4)
-        if string(found.get(_RULE_CHAIN, b"")) != NftPass.chain or string(found.get(_RULE_TABLE, b"")) != NftPass.table:
-            continue
-        mark, _, rest = _comment(found).partition(MARK)
-        direction, _, dev = rest.partition(" ")
-        if not mark and direction in _META and dev:
-            yield NftPass(family, dev, direction), int.from_bytes(found[_RULE_HANDLE], "big")
+    """Berth's rules in others' chains, with their handles."""
+    for chain in NftPass.chains:
+        for found in _rules(nl, family, chain):
+            mark, _, rest = _comment(found).partition(MARK)
+            direction, _, dev = rest.partition(" ")
+            if not mark and direction in _META and dev:
+                yield NftPass(family, dev, direction, chain), int.from_bytes(found[_RULE_HANDLE], "big")
 
 
 def _comment(rule: Mapping[int, bytes]) -> str:
@@ -59,7 +94,7 @@ def _comment(rule: Mapping[int, bytes]) -> str:
 
 def add(entry: NftPass) -> None:
     """Put a rule before all others. Raises `Refusal`; a chain that is not there needs none."""
-    body = _place(entry.family) + nest(_RULE_EXPRESSIONS, _expressions(entry))
+    body = _place(entry.family, entry.chain) + nest(_RULE_EXPRESSIONS, _expressions(entry))
     text = entry.comment.encode() + b"\0"
     body += attr(_RULE_USERDATA, bytes([0, len(text)]) + text)
     _send(Message(_NEWRULE, CREATE, body))
@@ -69,7 +104,9 @@ def delete(entry: NftPass) -> None:
     """Delete a rule, as often as it is there. Raises `Refusal`."""
     for there, handle in list(read(Netlink.kept(NETFILTER), entry.family)):
         if there == entry:
-            _send(Message(_DELRULE, 0, _place(entry.family) + attr(_RULE_HANDLE, struct.pack(">Q", handle))))
+            _send(
+                Message(_DELRULE, 0, _place(entry.family, entry.chain) + attr(_RULE_HANDLE, struct.pack(">Q", handle)))
+            )
 
 
 def _send(message: Message) -> None:
@@ -78,8 +115,8 @@ def _send(message: Message) -> None:
             raise refusal
 
 
-def _place(family: str, name: int = _RULE_CHAIN) -> bytes:
-    return generation(family) + text_attr(_RULE_TABLE, NftPass.table) + text_attr(name, NftPass.chain)
+def _place(family: str, chain: str, name: int = _RULE_CHAIN) -> bytes:
+    return generation(family) + text_attr(_RULE_TABLE, NftPass.table) + text_attr(name, chain)
 
 
 def _expressions(entry: NftPass) -> bytes:

@@ -217,33 +217,35 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
         return
     nl = Netlink.kept(NETFILTER)
     if scope.marked:
-        names |= {(family, name) for family, name in nft.tables(nl) if _marked(family, name)}
+        names |= {(family, name) for family, name in nft.tables(nl) if nft.marked(family, name)}
     for family, name in sorted(names):
-        table = nft.read_table(nl, family, name)
+        try:
+            table = nft.read_table(nl, family, name)
+            entries: list[Obj] = [table, *nft.read_elements(nl, family, name)] if table is not None else []
+        except Refusal as refusal:
+            if refusal.errno != errno.ENOENT:
+                raise
+            continue  # it went while it was read
         if table is None:
             continue
-        entries: list[Obj] = [table, *nft.read_elements(nl, family, name)]
         if family == NftHook.family:
             entries += nft.read_hooks(nl, name)
-        every = scope.marked and _marked(family, name) and table.owner
+        every = scope.marked and nft.marked(family, name) and table.owner
         yield from (entry for entry in entries if every or entry.key in wanted)
 
 
 def _passes(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
-    """Ways through Docker's chain; what is wanted of one that is not there is there already."""
-    wanted = [key for key in keys if key[0] == "pass"]
+    """Ways through others' chains; what is wanted of one that stops nothing is there already."""
+    wanted = {key for key in keys if key[0] == "pass"}
     families = {key[2] for key in wanted} | ({"ip", "ip6"} if scope.marked else set())
     nl = Netlink.kept(NETFILTER)
     for family in sorted(families):
-        if passes.exists(nl, family):
-            yield from (entry for entry, _ in passes.read(nl, family) if scope.marked or entry.key in wanted)
-        else:
-            yield from (NftPass(family, key[3], key[4], needless=True) for key in wanted if key[2] == family)
-
-
-def _marked(family: str, name: str) -> bool:
-    """Whether a table is Berth's by its name."""
-    return name == "berth" if family in ("inet", "bridge") else family == "netdev" and name.startswith("berth_")
+        there = {entry for entry, _ in passes.read(nl, family)}
+        yield from (entry for entry in there if scope.marked or entry.key in wanted)
+        in_the_way = passes.in_the_way(nl, family)
+        for _, _, of, dev, direction, chain in sorted(wanted - {entry.key for entry in there}):
+            if of == family and chain != in_the_way:
+                yield NftPass(family, dev, direction, chain, needless=True)
 
 
 # --- the host as a whole --------------------------------------------------------------------------------

@@ -29,6 +29,9 @@ _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
 def send(plan: Plan) -> None:
     """Carry out a plan. Raises the first refusal as a `BerthError` that names the operation."""
+    if _fills_tables(plan.ops):
+        nft.write_together([op for op in plan.ops if not isinstance(op, Del)])
+        return
     for ns, group in groupby(plan.ops, key=_where):
         ops = list(group)
         try:
@@ -38,6 +41,13 @@ def send(plan: Plan) -> None:
         except NotFound:
             if not all(isinstance(op, Del) for op in ops):
                 raise  # a sandbox that is gone took along what was to be deleted
+
+
+def _fills_tables(ops: Sequence[Op]) -> bool:
+    """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
+    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, NftTable))]
+    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass) for new in made)
+    return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
 
 
 def _where(op: Op) -> str:

@@ -1,0 +1,86 @@
+"""What the kernel tells of others' changes to the firewall.
+
+Sources: include/uapi/linux/netfilter/nfnetlink.h (NFNLGRP_NFTABLES) and nf_tables.h; netlink(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from contextlib import suppress
+
+from berth.kernel import passes
+from berth.kernel.netlink import NETFILTER, Netlink, attrs, string
+from berth.kernel.nft import FAMILY_NAMES, SUBSYSTEM, marked
+
+_GROUP = 7  # NFNLGRP_NFTABLES
+_ROOM = 4 << 20  # bytes: a ruleset of some ten thousand rules may go at once
+_HEADER = struct.Struct("=IHHII")
+_TABLE = 1  # the table's name, in every kind of message
+_CHAIN = {3: 3, 5: 3, 6: 2, 8: 2}  # by kind (NEWCHAIN, DELCHAIN, NEWRULE, DELRULE): where the chain's name is
+
+
+class Notices:
+    """A socket that the kernel tells of every change of nftables in the namespace it was made in.
+
+    Raises `OSError` where that may not be heard (CAP_NET_ADMIN).
+    """
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
+        self._socket.setblocking(False)
+        with suppress(OSError):
+            self._socket.setsockopt(socket.SOL_SOCKET, 33, _ROOM)  # SO_RCVBUFFORCE
+        try:
+            # To be a member alone is not enough: one that has no address is told nothing.
+            self._socket.bind((0, 1 << _GROUP - 1))
+        except OSError:
+            self._socket.close()
+            raise
+
+    def fileno(self) -> int:
+        """For a selector."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Hear no more."""
+        self._socket.close()
+
+    def pending(self) -> bool:
+        """Take all that was told; whether somebody else may have changed what Berth relies on."""
+        changed = False
+        while True:
+            try:
+                data = self._socket.recv(1 << 18)
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                changed = True  # more was told than there was room for
+                continue
+            changed = changed or concerns(data, Netlink.ports)
+
+
+def concerns(data: bytes, ours: set[int]) -> bool:
+    """Whether a datagram tells of a change to what Berth relies on, by a socket that is not one of ours."""
+    offset = 0
+    while offset + 20 <= len(data):
+        length, kind, _, _, port = _HEADER.unpack_from(data, offset)
+        if length < 20 or offset + length > len(data):
+            return False
+        if kind >> 8 == SUBSYSTEM and port not in ours and _relied_on(kind & 0xFF, data[offset + 16 : offset + length]):
+            return True
+        offset += length + 3 & ~3
+    return False
+
+
+def _relied_on(kind: int, body: bytes) -> bool:
+    """Whether a message is about a table of ours, or a chain that our packets have to get through."""
+    family, fields = FAMILY_NAMES.get(body[0], ""), attrs(body, 4)
+    table = string(fields.get(_TABLE, b""))
+    if marked(family, table):
+        return True
+    chain = string(fields.get(_CHAIN[kind], b"")) if kind in _CHAIN else ""
+    return (family, table, chain) in passes.PLACES

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from typing import Any
 
 from attaching.report import machine
 from berth.errors import BerthError
+from docking.report import met, summary
 from publishing.beside import KINDS, WAYS, beside
 
 _RESULTS = Path(__file__).parent / "results" / "ports.json"
@@ -78,7 +78,7 @@ def _connect(connections: int) -> Json:
     argv = [*_ALONE, sys.executable, str(_CONNECT), str(connections)]
     env = os.environ | {"PYTHONPATH": str(_CONNECT.parents[1])}
     done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, env=env)
-    return {name: _summary(values) for name, values in json.loads(done.stdout).items()}
+    return {name: summary(values) for name, values in json.loads(done.stdout).items()}
 
 
 def _connections(found: Json) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _connections(found: Json) -> Iterator[str]:
         label = f"{_LABELS[way]}, port {int(count):,}"
         yield f"{label:<34}{of['median']:>10.1f}{of['p95']:>10.1f}"
     ratio = found["berth 40000"]["median"] / found["berth 1"]["median"]
-    yield f"at 40,000 ports {ratio:.3f} × that at 1 (aim ≤ 1.1): {_met(ratio <= 1.1)}"
+    yield f"at 40,000 ports {ratio:.3f} × that at 1 (aim ≤ 1.1): {met(ratio <= 1.1)}"
 
 
 # --- publishing ---
@@ -101,13 +101,13 @@ def _publish(engine: str) -> Json:
             _say(f"{count:,} ports")
             for way in WAYS:
                 times, proxies = place.docker(way, count)
-                facts[way][count] = {name: _summary(values) for name, values in times.items()}
+                facts[way][count] = {name: summary(values) for name, values in times.items()}
                 facts["proxies"][f"{way} {count}"] = proxies
             if count:
                 found = place.berth(count)
                 before, after = found.pop("processes")
                 facts["proxies"][f"berth {count}"] = after - before
-                facts["berth"][count] = {name: _summary(values) for name, values in found.items()}
+                facts["berth"][count] = {name: summary(values) for name, values in found.items()}
         return facts
 
 
@@ -128,7 +128,7 @@ def _publishing(facts: Json) -> Iterator[str]:
     yield f"Berth, {many:,} ports as one range: {ranged[0]:,.2f} on, {ranged[1]:,.2f} off"
     for name, verb, other in (("published", "publish", "start"), ("taken back", "unpublish", "remove")):
         ratio = _beyond(facts, "bridge", many, other) / facts["berth"][many][verb]["median"]
-        yield f"{many:,} ports {name} {ratio:,.0f} × faster than Docker's bridge (aim ≥ 100): {_met(ratio >= 100)}"
+        yield f"{many:,} ports {name} {ratio:,.0f} × faster than Docker's bridge (aim ≥ 100): {met(ratio >= 100)}"
     by_way = {way: facts["proxies"][f"{way} {many}"] for way in ("berth", *WAYS)}
     yield f"processes for {many:,} ports: " + ", ".join(f"{way} {number}" for way, number in by_way.items())
 
@@ -137,19 +137,6 @@ def _beyond(facts: Json, way: str, count: int, verb: str) -> float:
     """Milliseconds more than without a port."""
     more: float = facts[way][count][verb]["median"] - facts[way][0][verb]["median"]
     return more
-
-
-def _summary(values: list[float]) -> Json:
-    ordered = sorted(values)
-    return {
-        "count": len(ordered),
-        "median": round(statistics.median(ordered), 3),
-        "p95": round(ordered[min(len(ordered) - 1, int(len(ordered) * 0.95))], 3),
-    }
-
-
-def _met(met: bool) -> str:
-    return "met" if met else "MISSED"
 
 
 def _say(text: str) -> None:

@@ -98,7 +98,7 @@ def verdicts(results: Results, around: Sequence[float]) -> Iterator[str]:
         count = len(results[many].calls[f"{way}.run"]) / of["count"]
         yield (
             f"a run on {LABELS[way]} spends {of['median']:.2f} ms inside Berth (aim < {BAR:g}), p95 {of['p95']:.2f}, at"
-            f" {_containers(many)}: {_met(of['median'] < BAR)}; with the HTTP around its {count:.0f} calls"
+            f" {_containers(many)}: {met(of['median'] < BAR)}; with the HTTP around its {count:.0f} calls"
             f" {of['median'] + count * outside:.2f} ms"
         )
     for way in BERTH:
@@ -107,7 +107,7 @@ def verdicts(results: Results, around: Sequence[float]) -> Iterator[str]:
         low, high = _interval(results[size], way, "connect")
         yield (
             f"connect on {LABELS[way]} takes {ratio:.2f} × the one on Docker's bridge (aim ≤ 1), at"
-            f" {_containers(size)}: {_met(ratio <= 1)}; 95 % of resamples: {low:.2f} to {high:.2f}"
+            f" {_containers(size)}: {met(ratio <= 1)}; 95 % of resamples: {low:.2f} to {high:.2f}"
         )
 
 
@@ -123,8 +123,9 @@ def _interval(found: Found, way: str, verb: str) -> tuple[float, float]:
     return ratios[_RESAMPLES // 40], ratios[-_RESAMPLES // 40]
 
 
-def _met(met: bool) -> str:
-    return "met" if met else "MISSED"
+def met(holds: bool) -> str:
+    """An aim, in a word."""
+    return "met" if holds else "MISSED"
 
 
 def _containers(size: int) -> str:

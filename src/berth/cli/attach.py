@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from berth import schema, spec
-from berth.cli.output import dry_run_option, engine, json_option, print_json, print_plan, warn
+from berth.cli.output import PORT, dry_run_option, engine, json_option, print_json, print_plan, warn
 
 
 @click.command()
@@ -15,7 +15,7 @@ from berth.cli.output import dry_run_option, engine, json_option, print_json, pr
 @click.option("--ip", "ips", multiple=True, metavar="IP", help="This address: one IPv4 and one IPv6 at most.")
 @click.option("--mac", help="This MAC. [default: on a LAN always the same for the name, behind NAT for the address]")
 @click.option("--ifname", help="The interface's name in the sandbox. [default: the first free of eth0, eth1, …]")
-@click.option("-p", "--publish", "ports", multiple=True, metavar="[[IP:][HOST[-HOST]]:]CTR[-CTR][/udp]",
+@click.option("-p", "--publish", "ports", multiple=True, metavar=PORT,
               help="Publish host ports (NAT networks).")  # fmt: skip
 @dry_run_option
 @json_option

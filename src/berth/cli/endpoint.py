@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from berth import schema, spec
-from berth.cli.output import dry_run_option, engine, json_option, print_json, print_plan, table, warn
+from berth.cli.output import PORT, dry_run_option, engine, json_option, print_json, print_plan, table, warn
 from berth.model import Endpoint, PortChange, PortMapping
 
 
@@ -31,9 +31,6 @@ def list_endpoints(ctx: click.Context, network: str | None, as_json: bool) -> No
         for ep in endpoints
     ]
     table(("ID", "NAME", "NETWORK", "INTERFACE", "ADDRESSES", "MAC", "SANDBOX"), rows)
-
-
-PORT = "[[IP:][HOST[-HOST]]:]CTR[-CTR][/udp]"  # a published port, as all commands take it
 
 
 @click.group()

@@ -14,6 +14,7 @@ from berth.plan import Plan
 from berth.seams import Api, Outcome
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+PORT = "[[IP:][HOST[-HOST]]:]CTR[-CTR][/udp]"  # a published port, as all commands take it
 dry_run_option = click.option("--dry-run", is_flag=True, help="Print what would be done, as commands; change nothing.")
 
 

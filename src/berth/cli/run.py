@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from berth import spec
-from berth.cli.output import engine
+from berth.cli.output import PORT, engine
 from berth.errors import Invalid
 from berth.kernel.netns import sandbox
 from berth.model import AttachRequest
@@ -25,7 +25,7 @@ from berth.run import run as run_command
 @click.option("--hostname", help="The hostname inside. [default: the name; on network host, the host's]")
 @click.option("--ip", "ips", multiple=True, metavar="IP", help="This address: one IPv4 and one IPv6 at most.")
 @click.option("--mac", help="This MAC. [default: on a LAN always the same for the name, behind NAT for the address]")
-@click.option("-p", "--publish", "ports", multiple=True, metavar="[[IP:][HOST[-HOST]]:]CTR[-CTR][/udp]",
+@click.option("-p", "--publish", "ports", multiple=True, metavar=PORT,
               help="Publish host ports (NAT networks).")  # fmt: skip
 @click.option("--rootfs", type=click.Path(path_type=Path), metavar="DIR",
               help="Run a container with this root file system, by crun or runc. [default: a plain process that sees"

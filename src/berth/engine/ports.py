@@ -29,12 +29,13 @@ def change(parts: Parts, asked: PortChange, *, dry_run: bool) -> Outcome[Endpoin
     with parts.changing():
         with parts.store.read() as tx:
             net, ep = _find(tx, asked.endpoint)
-        gone = {*ep.ports} if asked.everything else {*asked.unpublish}
+        there = {*ep.ports}
         for mapping in asked.unpublish:
-            if mapping not in ep.ports:
+            if mapping not in there:
                 raise NotFound(f"{_shown(mapping)} is not published by endpoint {ep.name}: see `berth port ls`")
-        kept = tuple(mapping for mapping in ep.ports if mapping not in gone)
-        new = [PortRequest.of(mapping) for mapping in asked.publish if mapping not in {*kept}]
+        stay = there - (there if asked.everything else {*asked.unpublish})
+        kept = tuple(mapping for mapping in ep.ports if mapping in stay)
+        new = [PortRequest.of(mapping) for mapping in asked.publish if mapping not in stay]
         return _replace(parts, net, ep, kept, new, dry_run=dry_run)
 
 

@@ -38,14 +38,7 @@ def listener(wanted: PortMapping) -> str | None:
 
 def listening(proto: str) -> frozenset[int]:
     """The ports that anybody at all waits on: for those who want to know of very many."""
-    found = set()
-    for name in (proto, f"{proto}6") if proto in _KINDS else ():
-        with suppress(OSError):
-            for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]:
-                fields = line.split(maxsplit=4)
-                if fields[3] == _WAITING[proto]:
-                    found.add(int(fields[1].rpartition(":")[2], 16))
-    return frozenset(found)
+    return frozenset(port for _, port, _ in _waiting(proto)) if proto in _KINDS else frozenset()
 
 
 def _can_be_bound(wanted: PortMapping) -> bool:
@@ -66,14 +59,21 @@ def _can_be_bound(wanted: PortMapping) -> bool:
 
 
 def _listeners(wanted: PortMapping) -> Iterator[_Listener]:
-    """The sockets that wait on a port (proc(5), /proc/net/tcp)."""
-    for name in (wanted.proto, f"{wanted.proto}6"):
+    """The sockets that wait on a port."""
+    for address, port, inode in _waiting(wanted.proto):
+        if port == wanted.host_port:
+            yield _Listener(_address(address), inode)
+
+
+def _waiting(proto: str) -> Iterator[tuple[str, int, str]]:
+    """(address as the kernel prints it, port, inode) of all sockets that wait (proc(5), /proc/net/tcp)."""
+    for name in (proto, f"{proto}6"):
         with suppress(OSError):
             for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]:
                 fields = line.split()
-                address, _, port = fields[1].partition(":")
-                if int(port, 16) == wanted.host_port and fields[3] == _WAITING[wanted.proto]:
-                    yield _Listener(_address(address), fields[9])
+                if fields[3] == _WAITING[proto]:
+                    address, _, port = fields[1].partition(":")
+                    yield address, int(port, 16), fields[9]
 
 
 def _address(text: str) -> Address:

@@ -256,14 +256,13 @@ class NamespaceHost:
 
     def has(self, uplink: Uplink) -> None:
         """The bridge carries what was said of the uplink."""
+        self.leased(uplink.bridge, uplink)
         load = self.load(uplink.bridge)
         for each in (*uplink.ipv4.addresses, *uplink.ipv6.addresses):
             assert any(
                 f"local {each.ip} prefixlen {each.network.prefixlen} " in f"{line} " for line in load["addresses"]
             )
-        for family, auto in ((uplink.ipv4, "local 10.77.0.1"), (uplink.ipv6, "local 2001:db8:77:0:250:56ff:feaa:10")):
-            if family.method == "auto":
-                until(partial(self._carries, uplink.bridge, auto), f"no {auto}…")
+        for family in (uplink.ipv4, uplink.ipv6):
             if family.gateway is not None:
                 assert any(f"dst default gateway {family.gateway}" in line for line in load["routes"]), load
         for route in uplink.routes:
@@ -274,6 +273,12 @@ class NamespaceHost:
             )
         if uplink.mtu:
             assert {self.ip(f"link show dev {each}")[0]["mtu"] for each in (uplink.nic, uplink.bridge)} == {uplink.mtu}
+
+    def leased(self, link: str, uplink: Uplink) -> None:
+        """Wait until a link has the addresses that the LAN gives: networkd may call it configured before that."""
+        for family, auto in ((uplink.ipv4, "local 10.77.0.1"), (uplink.ipv6, "local 2001:db8:77:0:250:56ff:feaa:10")):
+            if family.method == "auto":
+                until(partial(self._carries, link, auto), f"no {auto}… on {link}")
 
     def _carries(self, link: str, text: str) -> bool:
         return any(text in line for line in self.load(link)["addresses"])

@@ -33,6 +33,7 @@ def test_the_bridge_gets_what_the_nic_had(host: NamespaceHost, case: Case) -> No
     had = None
     if not case.name.startswith(("nothing", "unmanaged")):
         host.settled("eth0")
+        host.leased("eth0", case.uplink)
         had, mtu = host.load("eth0"), host.ip("link show dev eth0")[0]["mtu"]
     host.crash(networkd)
 
@@ -77,6 +78,7 @@ def test_a_running_networkd_takes_over_what_is_so_already(host: NamespaceHost, n
     host.write(case.before)
     host.networkd()
     host.settled("eth0")
+    host.leased("eth0", case.uplink)
     host.answered()
     had = host.load("eth0")
     with host.pings() as pings:

@@ -108,6 +108,7 @@ class Network:
     routes: tuple[StaticRoute, ...] = ()  # that every endpoint gets
     allow_from: tuple[str, ...] = ()  # bridges of the NAT networks whose endpoints reach this one's
     host_access: bool = True  # whether endpoints reach the host's own services
+    proxy: str = "auto"  # whose ports a process passes on: those the kernel cannot translate | always | never
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
@@ -155,6 +156,18 @@ class PortMapping:
         if one is None or two is None or one == two:
             return True
         return one.version == two.version and (one.is_unspecified or two.is_unspecified)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """Host ports that a process passes on: from the first to the last, each to its place behind the target's first."""
+
+    listen: Address
+    proto: str  # tcp | udp
+    first: int
+    last: int
+    target: Address
+    port: int
 
 
 @dataclass(frozen=True, slots=True)

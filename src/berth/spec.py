@@ -161,6 +161,10 @@ def _bypass(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "bypass")
 
 
+def _proxy(text: str) -> str:
+    return _one_of(text, ("auto", "always", "never"), "proxy")
+
+
 def _mode(text: str) -> str:
     if text == "overlay":
         return driver_name(text)  # which says what there is instead
@@ -197,6 +201,9 @@ OPTIONS: dict[str, Option] = {
     "routes": Option(None, PLUGGED, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
     "allow_from": Option(None, ("bridge",), _networks, "networks whose endpoints reach this one's: NAME[,NAME…]"),
     "host_access": Option(None, ("bridge",), _boolean, "containers reach the host's own services: true|false"),
+    "proxy": Option(
+        None, ("bridge",), _proxy, "published ports by a process: where the kernel cannot: auto; always, never"
+    ),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
 }
 

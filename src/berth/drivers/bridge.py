@@ -56,6 +56,7 @@ class BridgeDriver:
             routes=routes(asked, pools),
             allow_from=_allowed(asked, host),
             host_access=asked.setting("host_access") != "false",
+            proxy=asked.setting("proxy") or "auto",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -94,7 +95,7 @@ class BridgeDriver:
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """A cable into the bridge, and the published ports."""
-        return cable(net, ep) | elements.for_endpoint(ep)
+        return cable(net, ep) | elements.for_endpoint(net, ep)
 
 
 def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:

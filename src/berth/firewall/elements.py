@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 
+from berth.firewall import proxy
 from berth.firewall.tables import FAMILY, TABLE
-from berth.model import Endpoint, Network, PortMapping
+from berth.model import Address, Endpoint, Network, PortMapping
 from berth.state import NftElement, Part
 
 _ULA = IPv6Network("fc00::/7")
@@ -37,18 +38,26 @@ def for_network(net: Network) -> frozenset[NftElement]:
     return frozenset(allowed | {_element("intra", (bridge, bridge)), *(_element(name, (bridge,)) for name in names)})
 
 
-def for_endpoint(ep: Endpoint) -> frozenset[NftElement]:
-    """The endpoint's published ports.
+def for_endpoint(net: Network, ep: Endpoint) -> frozenset[NftElement]:
+    """The endpoint's published ports: those that the kernel translates, and those that the proxy passes on.
 
     Neighbouring ports that keep their numbers are one element, however many: a translation to an address alone leaves
     the port as it is. Where ports are shifted each is its own element, as nftables picks any port of a target range.
     """
     elements = set()
     for first, last in _runs(ep.ports):
-        for interface in ep.addresses:
+        for interface in ep.addresses if net.proxy != "always" or first.proto == "sctp" else ():
             if first.host_ip is None or first.host_ip.version == interface.version:
                 elements.add(_port(first, last, interface.version, str(interface.ip)))
+        elements |= {_proxied(first, last, *way) for way in proxy.ways(net.proxy, first, ep.addresses)}
     return frozenset(elements)
+
+
+def _proxied(first: PortMapping, last: PortMapping, listen: Address, target: Address) -> NftElement:
+    one, other = f"ipv{listen.version}", f"ipv{target.version}"
+    name = f"proxied{listen.version}" + (str(target.version) if listen.version != target.version else "")
+    match = ((one, str(listen)), ("proto", first.proto), ("port", str(first.host_port)))
+    return _element(name, match, ((other, str(target)), ("port", str(first.port)), ("port", str(last.host_port))))
 
 
 def _runs(ports: Iterable[PortMapping]) -> Iterator[tuple[PortMapping, PortMapping]]:

@@ -30,6 +30,11 @@ _SETS = (
     ("map range6", "type ipv6_addr . inet_proto . inet_service : ipv6_addr; flags interval"),
     ("map anyrange4", "type inet_proto . inet_service : ipv4_addr; flags interval"),
     ("map anyrange6", "type inet_proto . inet_service : ipv6_addr; flags interval"),
+    # What the proxy is to pass on; no rule looks here. From an address and port, to an address, its port, and the last
+    # of the host's where it is a range.
+    ("map proxied4", "type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service . inet_service"),
+    ("map proxied6", "type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service . inet_service"),
+    ("map proxied64", "type ipv6_addr . inet_proto . inet_service : ipv4_addr . inet_service . inet_service"),
 )
 
 _PUBLISH_ONE = (

@@ -19,6 +19,7 @@ from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from berth.engine.uplink import Uplinks
+    from berth.model import Proxied
     from berth.store.uplinks import UplinkRecords
 
 
@@ -77,6 +78,18 @@ def notices() -> Notices:
     from berth.kernel.notices import Notices as Heard
 
     return Heard()
+
+
+def proxied() -> frozenset[Proxied] | None:
+    """What the proxy is to pass on; None while the firewall has been flushed. Raises `OSError` where it may not know."""
+    from berth.kernel.proxied import proxied as read
+
+    return read()
+
+
+def proxy_lock() -> Path:
+    """Who holds this file is the proxy; in the daemon's own directory."""
+    return socket_path().with_name("proxy.lock")
 
 
 def _store_path(url: str | None) -> Path:

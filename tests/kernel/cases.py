@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 
-from berth.firewall import bypass, tables
-from berth.model import Network
+from berth.firewall import bypass, proxy, tables
+from berth.model import Network, Proxied
 from berth.ovs import TxChecksums
 from berth.state import (
     HOST,
@@ -232,6 +233,16 @@ def _elements() -> list[Case]:
                 text = " . ".join(value for _, value in match).replace("8000-", "8500-") + f" : {new}"  # it overlaps
                 there = f"nft 'add element {family} {name} {where} {{ {text} }}'"
                 cases.append(Case(f"element-{where}-{proto}", one, two, (tables.inet(),), there, "kernel"))
+    for where, listen, old, new in (
+        ("proxied4", "0.0.0.0", "10.9.0.2", "10.9.0.3"),
+        ("proxied6", "::1", "fd09::2", "fd09::3"),
+        ("proxied64", "::", "10.9.0.2", "10.9.0.3"),
+    ):
+        one, two = (
+            proxy.element(Proxied(ip_address(listen), "tcp", 8000, 8999, ip_address(to), 80)) for to in (old, new)
+        )
+        there = f"nft 'add element {family} {name} {where} {{ {listen} . tcp . 8000 : {new} . 1 . 1 }}'"
+        cases.append(Case(f"element-{where}", one, two, (tables.inet(),), there, "kernel"))
     parts: tuple[Part, ...] = (("ifname", "bv0"), ("mac", "02:00:00:00:02:01"), ("ipv6", "fd09::2"))
     cases.append(Case("element-bridge-family", NftElement("bridge", "berth", "guard", parts), needs=(GUARD,)))
     return cases

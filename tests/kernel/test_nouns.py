@@ -142,5 +142,5 @@ def test_both_families_and_both_places_have_their_rows() -> None:
 
 def test_every_set_and_map_has_its_rows() -> None:
     declared = set(re.findall(r"(?:set|map) (\w+) ", tables.inet().text + LAN_TABLE.text))
-    assert len(declared) == 17
+    assert len(declared) == 20
     assert {case.obj.set for case in CASES if isinstance(case.obj, NftElement)} == declared | {"guard"}

@@ -125,7 +125,7 @@ def test_a_change_of_ports_that_fails_changes_nothing(ground: Ground) -> None:
     assert "not published" in ground.refused("port unpublish db -p 8090:80 -p 8091:80")
     assert "no endpoint web" in ground.refused("port publish web -p 80:80")
     plan = json.loads(ground.berth("port publish db -p 8091:80 --dry-run --json"))
-    assert [step["op"] for step in plan] == ["+", "+"]
+    assert [step["op"] for step in plan] == ["+", "+", "+"]  # both families, and ::1 by the proxy
     assert (ground.told("port ls"), ground.sh("nft list ruleset")) == (before, rules)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from berth.daemon import proxy
 from berth.daemon.app import app
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import DEADLINE, Worker
@@ -61,7 +62,8 @@ async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     given = _given()
     listener = given or _listen(path)
-    background = [asyncio.create_task(tidy.run()), asyncio.create_task(_watched(worker))]
+    chores = (tidy.run(), _watched(worker), proxy.keep(path.with_name("proxy.lock")))
+    background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listener.getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up
     try:
@@ -71,6 +73,7 @@ async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[
         notify("STOPPING=1")
         for task in background:
             task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         if given is None:
             path.unlink(missing_ok=True)
         listener.close()

@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from berth.firewall import proxy
 from berth.firewall.tables import FAMILY, TABLE
-from berth.model import Address, Endpoint, Network, PortMapping
+from berth.model import Endpoint, Network, PortMapping, Proxied
 from berth.state import NftElement, Part
 
 _ULA = IPv6Network("fc00::/7")
@@ -49,15 +49,10 @@ def for_endpoint(net: Network, ep: Endpoint) -> frozenset[NftElement]:
         for interface in ep.addresses if net.proxy != "always" or first.proto == "sctp" else ():
             if first.host_ip is None or first.host_ip.version == interface.version:
                 elements.add(_port(first, last, interface.version, str(interface.ip)))
-        elements |= {_proxied(first, last, *way) for way in proxy.ways(net.proxy, first, ep.addresses)}
+        for listen, target in proxy.ways(net.proxy, first, ep.addresses):
+            way = Proxied(listen, first.proto, first.host_port, last.host_port, target, first.port)
+            elements.add(proxy.element(way))
     return frozenset(elements)
-
-
-def _proxied(first: PortMapping, last: PortMapping, listen: Address, target: Address) -> NftElement:
-    one, other = f"ipv{listen.version}", f"ipv{target.version}"
-    name = f"proxied{listen.version}" + (str(target.version) if listen.version != target.version else "")
-    match = ((one, str(listen)), ("proto", first.proto), ("port", str(first.host_port)))
-    return _element(name, match, ((other, str(target)), ("port", str(first.port)), ("port", str(last.host_port))))
 
 
 def _runs(ports: Iterable[PortMapping]) -> Iterator[tuple[PortMapping, PortMapping]]:

@@ -8,9 +8,13 @@ within, which only the machines themselves may change (RFC 9260 section 6.4).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
-from berth.model import Address, Interface, PortMapping
+from berth.firewall.tables import FAMILY, TABLE
+from berth.model import Address, Interface, PortMapping, Proxied
+from berth.state import NftElement
+
+MAPS = ("proxied4", "proxied6", "proxied64")
 
 _LOOPBACK = IPv6Address("::1")
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
@@ -30,3 +34,19 @@ def ways(choice: str, mapping: PortMapping, addresses: Sequence[Interface]) -> I
             yield listen, target
         elif listen in (_ANY[6], _LOOPBACK):
             yield _LOOPBACK, target
+
+
+def element(one: Proxied) -> NftElement:
+    """How the firewall's maps keep it."""
+    listen, target = f"ipv{one.listen.version}", f"ipv{one.target.version}"
+    name = "proxied64" if listen != target else f"proxied{one.listen.version}"
+    match = ((listen, str(one.listen)), ("proto", one.proto), ("port", str(one.first)))
+    data = ((target, str(one.target)), ("port", str(one.port)), ("port", str(one.last)))
+    return NftElement(FAMILY, TABLE, name, match, data)
+
+
+def proxied(element: NftElement) -> Proxied:
+    """The reverse of `element`."""
+    (_, listen), (_, proto), (_, first) = element.match
+    (_, target), (_, port), (_, last) = element.data
+    return Proxied(ip_address(listen), proto, int(first), int(last), ip_address(target), int(port))

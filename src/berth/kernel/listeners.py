@@ -16,6 +16,7 @@ from berth.model import Address, PortMapping
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and a UDP socket without a peer (net/tcp_states.h)
 _ANY: tuple[Address, ...] = (IPv4Address(0), IPv6Address(0))
+PROXY = "berth-proxy"  # what the proxy calls itself; at most 15 bytes (comm in proc(5))
 _LOCALHOST = IPv4Address("127.0.0.1")
 
 
@@ -25,6 +26,12 @@ class _Listener:
     inode: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    words: str
+    proxy: bool = False
+
+
 def listener(wanted: PortMapping) -> str | None:
     """Who listens where a published port's packets arrive, in words; None for nobody.
 
@@ -32,8 +39,10 @@ def listener(wanted: PortMapping) -> str | None:
     """
     if wanted.proto not in _KINDS or _can_be_bound(wanted):
         return None
-    found = next((each for each in _listeners(wanted) if _meets(wanted.host_ip, each.address)), None)
-    return None if found is None else _process(found.inode)
+    found = (each for each in _listeners(wanted) if _meets(wanted.host_ip, each.address))
+    owners = (_process(each.inode) for each in found)
+    # Berth's own proxy waits where it was told to, and is late by a moment in hearing that it no longer has to.
+    return next((owner.words for owner in owners if not owner.proxy), None)
 
 
 def listening(proto: str) -> frozenset[int]:
@@ -95,13 +104,15 @@ def _meets(wanted: Address | None, there: Address) -> bool:
     return wanted == there
 
 
-def _process(inode: str) -> str:
+def _process(inode: str) -> _Owner:
     """The process that has a socket."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is not ours to look into
             if f"socket:[{inode}]" in _open_files(process):
-                return f"{(process / 'comm').read_text().strip()} (pid {process.name})"
-    return "another process"
+                comm = (process / "comm").read_text().strip()
+                ours = comm == PROXY and process.stat().st_uid == os.geteuid()
+                return _Owner(f"{comm} (pid {process.name})", ours)
+    return _Owner("another process")
 
 
 def _open_files(process: Path) -> Iterator[str]:

@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -418,15 +418,15 @@ def _decode_match(types: int, fields: Mapping[int, bytes]) -> tuple[Part, ...]:
     )
 
 
-def read_elements(nl: Netlink, family: str, table: str) -> Iterator[NftElement]:
-    """All elements of all named sets and maps of a table."""
+def read_elements(nl: Netlink, family: str, table: str, only: Collection[str] = ()) -> Iterator[NftElement]:
+    """All elements of all named sets and maps of a table, or of those that are named."""
     try:
         types = _set_types(nl, family, table)
     except Refusal:
         return  # no such table
     for name, (key_type, data_type) in types.items():
-        if name.startswith("__"):
-            continue  # anonymous: part of a rule
+        if name.startswith("__") or (only and name not in only):
+            continue  # anonymous ones are part of a rule
         head = _generation(_FAMILIES[family]) + text_attr(_TABLE, table) + text_attr(_SET, name)
         for data in nl.dump(_type(_GETSETELEM), head):
             for _, raw in items(attrs(data, 4).get(_ELEMENTS, b"")):

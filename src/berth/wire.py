@@ -81,7 +81,7 @@ def notices() -> Notices:
 
 
 def proxied() -> frozenset[Proxied] | None:
-    """What the proxy is to pass on; None while the firewall has been flushed. Raises `OSError` where it may not know."""
+    """What the proxy is to pass on; None while the firewall is flushed. Raises `OSError` where it may not know."""
     from berth.kernel.proxied import proxied as read
 
     return read()

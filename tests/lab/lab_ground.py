@@ -80,6 +80,10 @@ class Ground:
         self._sandboxes.append(name)
         return name
 
+    def forget(self, name: str) -> None:
+        """Think no more of a sandbox that the test has ended itself."""
+        self._sandboxes.remove(name)
+
     def sh(self, script: str, node: str = "host") -> str:
         """What a shell in a node prints for a script that must succeed."""
         return self.lab.run(node, ["sh", "-ec", script], check=True).stdout

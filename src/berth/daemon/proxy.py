@@ -1,4 +1,4 @@
-"""The proxy as a child of the daemon, where no other runs: systemd has a unit for it, and then the daemon needs none."""
+"""The proxy as a child of the daemon, where no other runs: systemd has a unit for it, and the daemon needs none then."""
 
 from __future__ import annotations
 

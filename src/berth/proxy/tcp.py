@@ -122,7 +122,7 @@ class Connection:
             try:
                 moved = self._splice(way, way.pipe) if way.pipe is not None else self._copy(way)
             except OSError:
-                self._broken(way)
+                self._not_taken(way)
                 return True
             if not moved:
                 break
@@ -133,13 +133,18 @@ class Connection:
         return False
 
     def _splice(self, way: Way, pipe: Pipe) -> bool:
-        """Fill the pipe if it is empty, and empty it. False when one side has to be waited for, or has said all."""
+        """Fill the pipe if it is empty, and empty it. False when one side has to be waited for, or has ended.
+
+        Raises `OSError` when the sink takes nothing any more.
+        """
         if not way.held:
             try:
                 way.held = os.splice(way.source.fileno(), pipe.into, SIZE, None, None, _SPLICE)
             except BlockingIOError:
                 way.readable = False
                 return False
+            except OSError:
+                return self._lost()
             if not way.held:
                 return self._said_all(way)
         sink = way.sink.fileno()
@@ -152,12 +157,14 @@ class Connection:
         return True
 
     def _copy(self, way: Way) -> bool:
-        """Without a pipe: copy what can be sent at once, and leave the rest where it is. Returns as `_splice`."""
+        """Without a pipe: copy what can be sent at once, and leave the rest where it is. See `_splice`."""
         try:
             there = way.source.recv_into(_COPIED, 0, socket.MSG_PEEK)
         except BlockingIOError:
             way.readable = False
             return False
+        except OSError:
+            return self._lost()
         if not there:
             return self._said_all(way)
         try:
@@ -174,8 +181,13 @@ class Connection:
             way.sink.shutdown(socket.SHUT_WR)
         return False
 
-    def _broken(self, way: Way) -> None:
-        """One side of a way was reset. The other side still gets what that side had said."""
+    def _lost(self) -> bool:
+        """The side that was read was reset, and all it said is read: the other is to be reset."""
+        self._up.over = self._down.over = self._reset = True
+        return False
+
+    def _not_taken(self, way: Way) -> None:
+        """The side that was written to was reset. What it had said still goes the other way."""
         way.over = self._reset = True
         self._release(way)
         other = self._up if way is self._down else self._down

@@ -23,6 +23,7 @@ from berth.daemon.worker import DEADLINE, Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Denied, Refused, Taken
 from berth.seams import Notices
+from berth.systemd import notify
 
 _IDLE = 3600  # seconds: Docker keeps its connection, and would send a call to one that is being closed without body
 _FIRST_FD = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
@@ -129,16 +130,6 @@ async def _watched(worker: Worker) -> None:
             await worker.run(lambda: None)
             notify("WATCHDOG=1")
         await asyncio.sleep(microseconds / 3e6)
-
-
-def notify(state: str) -> None:
-    """Tell systemd, where it listens (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection, suppress(OSError):
-        connection.setblocking(False)
-        connection.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
 
 
 def _given() -> socket.socket | None:

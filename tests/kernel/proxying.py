@@ -11,9 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
-from berth.proxied import Proxied
+from berth.firewall import proxy, tables
+from berth.model import Proxied
+
+from .conftest import sh
 
 BERTH = Path(sys.executable).parent / "berth"
 PATIENCE = 15  # seconds for what should take a moment
@@ -29,14 +33,18 @@ def until(what: Callable[[], bool], why: str = "it did not come to be") -> None:
 
 
 class Proxying:
-    """A proxy, its files, and what it said."""
+    """A proxy, the firewall's maps that it follows, and what it said."""
 
     def __init__(self, run: Path) -> None:
-        self.directory = run / "proxy"
         self.log = run / "log"
         self._environment = {**os.environ, "BERTH_RUN": str(run)}
         self._started: list[subprocess.Popen[bytes]] = []
+        self.table()
         self.process = self.start()
+
+    def table(self) -> None:
+        """Make Berth's table."""
+        subprocess.run(["nft", "-f", "-"], input=tables.inet().script(), text=True, check=True)
 
     def start(self, *before: str) -> subprocess.Popen[bytes]:
         """Another proxy; `before`: words before the command."""
@@ -61,19 +69,17 @@ class Proxying:
             process.kill()
             process.wait()
 
-    def carry(self, proto: str, ip: str, ports: str, target: str, port: int) -> Proxied:
-        """Write a file as the engine does: whole or not at all."""
+    def carry(self, proto: str, ip: str, ports: str, target: str, port: int, instead: Proxied | None = None) -> Proxied:
+        """Say what is to be carried, as the engine does: in one transaction."""
         first, _, last = ports.partition("-")
-        proxied = Proxied(proto, ip, int(first), int(last or first), target, port)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        draft = self.directory / f".{proxied.name}.draft"
-        draft.write_text(proxied.text)
-        draft.rename(self.directory / proxied.name)
+        proxied = Proxied(ip_address(ip), proto, int(first), int(last or first), ip_address(target), port)
+        element = proxy.element(proxied)
+        sh(element.describe() if instead is None else element.describe_change(proxy.element(instead)))
         return proxied
 
     def drop(self, proxied: Proxied) -> None:
-        """Remove a file."""
-        (self.directory / proxied.name).unlink()
+        """Say that it is not to be carried any more."""
+        sh(proxy.element(proxied).describe_removal())
 
     def said(self) -> str:
         """What it has logged."""
@@ -89,13 +95,13 @@ class Proxying:
         return int(self.status("VmRSS").split()[0]) * 1024
 
     def sockets(self) -> int:
-        """How many it has open, listeners and connections, beside the two by which it hears of signals."""
+        """How many it has open, listeners and connections, beside those by which it hears of signals and changes."""
         here = Path(f"/proc/{self.process.pid}/fd")
         found = 0
         for name in os.listdir(here):
             with suppress(FileNotFoundError):  # closed meanwhile
                 found += os.readlink(here / name).startswith("socket:")
-        return found - 2
+        return found - 3
 
     def seconds(self) -> float:
         """Of CPU time that it has used."""
@@ -115,8 +121,13 @@ def listening(ip: str, port: int, backlog: int = 128) -> socket.socket:
 
 @contextmanager
 def serving(ip: str, port: int, work: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
-    """A TCP server that has a thread do the work for each connection."""
+    """A TCP server that has a thread do the work for each connection. All threads end with the block.
+
+    One that goes on would keep the test from leaving its namespaces (setns(2)).
+    """
     server = listening(ip, port)
+    connections: list[socket.socket] = []
+    threads: list[threading.Thread] = []
 
     def each(connection: socket.socket) -> None:
         with connection, suppress(OSError):
@@ -126,14 +137,23 @@ def serving(ip: str, port: int, work: Callable[[socket.socket], None]) -> Iterat
     def accept() -> None:
         with suppress(OSError):
             while True:
-                threading.Thread(target=each, args=(server.accept()[0],), daemon=True).start()
+                connections.append(server.accept()[0])
+                threads.append(threading.Thread(target=each, args=connections[-1:]))
+                threads[-1].start()
 
-    threading.Thread(target=accept, daemon=True).start()
+    accepting = threading.Thread(target=accept)
+    accepting.start()
     try:
         yield server
     finally:
         server.shutdown(socket.SHUT_RDWR)  # ends `accept`
+        accepting.join()
         server.close()
+        for connection in connections:
+            with suppress(OSError):  # it has ended
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
 
 
 def echo(connection: socket.socket) -> None:

@@ -1,8 +1,9 @@
-"""`berth proxy` with real sockets: TCP both ways to the end and to a reset, UDP, and the files it follows."""
+"""`berth proxy` with real sockets: TCP both ways to the end and to a reset, UDP, and the maps it follows."""
 
 from __future__ import annotations
 
 import hashlib
+import signal
 import socket
 import threading
 import time
@@ -276,7 +277,7 @@ def test_a_target_that_is_not_there_yet(proxy: Proxying) -> None:
         assert proxy.seconds() - used < 1
 
 
-# --- the files ------------------------------------------------------------------------------------------
+# --- the maps -------------------------------------------------------------------------------------------
 
 
 def test_ports_come_and_go_while_connections_stay(proxy: Proxying) -> None:
@@ -292,8 +293,7 @@ def test_ports_come_and_go_while_connections_stay(proxy: Proxying) -> None:
         until(lambda: refused("::1", 8081))
         staying.sendall(b"still here")
         assert staying.recv(100) == b"still here"
-        moved = proxy.carry("tcp", "::1", "8080", "127.0.0.1", 81)  # the same port, another target
-        assert moved.key == kept.key
+        proxy.carry("tcp", "::1", "8080", "127.0.0.1", 81, instead=kept)  # the same port, another target
         with pytest.raises(ConnectionResetError):
             staying.recv(1)
         with serving("127.0.0.1", 81, lambda connection: connection.sendall(b"the other")):
@@ -301,7 +301,7 @@ def test_ports_come_and_go_while_connections_stay(proxy: Proxying) -> None:
                 assert everything(client) == b"the other"
 
 
-def test_a_range_is_one_file(proxy: Proxying) -> None:
+def test_a_range_is_one_mapping(proxy: Proxying) -> None:
     proxy.carry("tcp", "127.0.0.1", "8000-8999", "127.0.0.2", 9000)
     with serving("127.0.0.2", 9999, echo), connect("127.0.0.1", 8999) as client:
         client.sendall(b"last")
@@ -321,18 +321,6 @@ def test_a_port_that_somebody_else_has(proxy: Proxying) -> None:
             client.sendall(b"mine")
             assert client.recv(100) == b"mine"
     assert proxy.said().count("Address already in use") == 1
-
-
-def test_files_that_say_nothing_of_use(proxy: Proxying) -> None:
-    proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
-    (proxy.directory / "notes").write_text("hello\n")
-    (proxy.directory / "tcp.[::1].99999").write_text("127.0.0.1 80\n")
-    (proxy.directory / "tcp.[::1].8081").write_text("localhost 80\n")
-    (proxy.directory / "tcp.[::1].8082").mkdir()
-    with serving("127.0.0.1", 80, echo), connect("::1", 8080) as client:
-        client.sendall(b"all the same")
-        assert client.recv(100) == b"all the same"
-    until(lambda: all(name in proxy.said() for name in ("notes", "99999", "localhost", "8082")))
 
 
 def test_a_killed_proxy_comes_back_with_all_ports(proxy: Proxying) -> None:
@@ -366,18 +354,34 @@ def test_a_second_one_takes_over(proxy: Proxying) -> None:
         assert second.wait(PATIENCE) == 0
 
 
-def test_its_directory_is_removed_and_made_again(proxy: Proxying) -> None:
-    old = proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
-    listens("::1", 8080)
-    proxy.drop(old)
-    proxy.directory.rmdir()
-    until(lambda: proxy.directory.exists() and refused("::1", 8080))
-    proxy.carry("tcp", "::1", "8081", "127.0.0.1", 80)
-    listens("::1", 8081)
+def test_a_firewall_that_is_flushed_and_put_back_ends_nothing(proxy: Proxying) -> None:
+    proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
+    with serving("127.0.0.1", 80, echo), connect("::1", 8080) as client:
+        sh("nft flush ruleset")
+        time.sleep(1.5)  # it has looked, more than once
+        client.sendall(b"still here")
+        assert client.recv(100) == b"still here"
+        proxy.table()
+        until(lambda: refused("::1", 8080))  # the maps are there, and empty
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+        proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
+        listens("::1", 8080)
+        sh("nft flush ruleset")  # nobody puts it back
+        until(lambda: refused("::1", 8080))
 
 
-def test_it_keeps_one_right_only(proxy: Proxying) -> None:
+def test_it_looks_again_when_told_to(proxy: Proxying) -> None:
+    proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
+    with serving("127.0.0.1", 80, echo), connect("::1", 8080) as client:
+        proxy.process.send_signal(signal.SIGHUP)
+        client.sendall(b"still here")
+        assert client.recv(100) == b"still here"
+        assert proxy.process.poll() is None
+
+
+def test_it_keeps_two_rights_only(proxy: Proxying) -> None:
     proxy.carry("tcp", "::1", "80", "127.0.0.1", 81)  # a port below 1024 after the rights are gone
     listens("::1", 80)
-    assert {proxy.status(name) for name in ("CapEff", "CapPrm")} == {f"{1 << 10:016x}"}
+    assert {proxy.status(name) for name in ("CapEff", "CapPrm")} == {f"{1 << 10 | 1 << 12:016x}"}
     assert proxy.status("NoNewPrivs") == "1"

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-
 from lab_ground import HOST, HOST6, LAPTOP6, NULL, PIPE, Ground
 
 V4 = "network create --subnet 10.20.0.0/24 --gateway 10.20.0.1"
@@ -100,10 +99,13 @@ def test_a_port_that_is_given_to_another_is_free_at_once(ground: Ground) -> None
 
 def test_somebody_elses_port_is_left_alone_and_had_when_it_is_free(ground: Ground) -> None:
     ground.berth(f"{BOTH} backend")
-    with ground.station("host", "serve", "8080", "::1"):
-        ground.container("backend", "api", "-p 8080:80")
-        assert listening(ground) == set()
-    until(lambda: listening(ground) == {"[::1]:8080"})
+    squat = "import socket; s = socket.create_server(('::1', 8080), family=socket.AF_INET6); input()"
+    with ground.lab.popen("host", ["python3", "-c", squat], stdin=PIPE) as squatter:
+        until(lambda: "8080" in ground.sh("ss -Hlnt"))
+        ground.container("backend", "api", "-p 8080:80 -p 8081:80")
+        until(lambda: listening(ground) == {"[::1]:8081"})
+        squatter.communicate(b"\n")
+    until(lambda: listening(ground) == {"[::1]:8080", "[::1]:8081"})
 
 
 def test_a_killed_proxy_is_back_and_the_kernels_own_connections_go_on(ground: Ground) -> None:

@@ -1,4 +1,4 @@
-"""The proxy as a child of the daemon, where no other runs: systemd has a unit for it, and the daemon needs none then."""
+"""The proxy as a child of the daemon, where no other runs: where systemd runs, it has a unit for it."""
 
 from __future__ import annotations
 

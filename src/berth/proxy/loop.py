@@ -51,11 +51,6 @@ class Loop:
             self._epoll.unregister(ended.fileno())
         self._ended.append(ended)
 
-    def forget(self, fd: int) -> None:
-        """Watch a descriptor no more."""
-        self._epoll.unregister(fd)
-        del self._handlers[fd]
-
     def turn(self, work: Callable[[], None]) -> None:
         """Do some work when the others have had their turn."""
         self._turns.append(work)

@@ -1,10 +1,10 @@
-"""The ports of one file: their listeners, and those that could not be had yet."""
+"""The ports of one mapping: their listeners, and those that could not be had yet."""
 
 from __future__ import annotations
 
 import logging
 
-from berth.proxied import Proxied
+from berth.model import Proxied
 from berth.proxy.accept import Acceptor, TcpListener
 from berth.proxy.context import Context
 from berth.proxy.udp import UdpListener
@@ -14,7 +14,7 @@ log = logging.getLogger("berth.proxy")
 
 
 class Ports:
-    """What one file asks for."""
+    """What one mapping asks for."""
 
     def __init__(self, context: Context, acceptor: Acceptor, proxied: Proxied) -> None:
         self.proxied = proxied
@@ -39,7 +39,7 @@ class Ports:
             more = f" (and {len(missing) - 1} more of its ports)" if len(missing) > 1 else ""
             log.warning("cannot listen on %s: %s%s: trying again", self._name(missing[0]), reason, more)
         elif self._told and not missing:
-            log.warning("listening on %s at last", self.proxied.name)
+            log.warning("listening on %s at last", self._name(self.proxied.first))
         self._told = bool(missing)
         return not missing
 
@@ -51,8 +51,8 @@ class Ports:
         self._open = []
 
     def _listen(self, number: int) -> TcpListener | UdpListener:
-        here = self.proxied.ip, number
-        target = self.proxied.target, self.proxied.port + number - self.proxied.first
+        here = str(self.proxied.listen), number
+        target = str(self.proxied.target), self.proxied.port + number - self.proxied.first
         if not self._context.room.take(_DESCRIPTORS):
             raise OSError("no descriptors left: raise LimitNOFILE")
         try:
@@ -67,5 +67,6 @@ class Ports:
         self._context.room.give(_DESCRIPTORS)
 
     def _name(self, number: int) -> str:
-        ip = f"[{self.proxied.ip}]" if ":" in self.proxied.ip else self.proxied.ip
+        listen = self.proxied.listen
+        ip = f"[{listen}]" if listen.version == 6 else str(listen)
         return f"{self.proxied.proto} {ip}:{number}"

@@ -1,4 +1,4 @@
-"""The proxy's process: the files that say what it does, its signals, and its one lock."""
+"""The proxy's process: who says what it does, its signals, and its one lock."""
 
 from __future__ import annotations
 
@@ -8,80 +8,87 @@ import os
 import signal
 import socket
 import sys
-from contextlib import suppress
+import time
+from collections.abc import Callable
 from pathlib import Path
 from select import EPOLLIN
 
-from berth.errors import Denied, Invalid, Refused
-from berth.proxied import Proxied, parse
+from berth.errors import Denied, Refused
+from berth.model import Proxied
 from berth.proxy.accept import Acceptor
 from berth.proxy.context import Context, context, raise_limit
 from berth.proxy.ports import Ports
 from berth.proxy.rights import give_up
-from berth.proxy.watch import Watch
+from berth.seams import Notices
 from berth.systemd import notify
 
 _RETRY = 1.0  # seconds until a port that somebody else has is tried again
-_LONGEST = 256  # bytes of a file: more than any of them has
+_BREATH = 0.02  # seconds between a change and a look
+_PATIENCE = 5.0  # seconds for which the table may be gone, and all goes on
+_NAME = "berth-proxy"  # by which who lists sockets knows whose they are
 log = logging.getLogger("berth.proxy")
 
 
-def serve(directory: Path) -> None:
-    """Carry what the files in a directory say, until SIGTERM or SIGINT. Waits while another one does.
+def serve(lock: Path, proxied: Callable[[], frozenset[Proxied] | None], notices: Callable[[], Notices]) -> None:
+    """Carry what is to be carried, until SIGTERM or SIGINT. Waits while somebody else holds the lock.
 
-    Raises `Denied` or `Refused` when the directory cannot be used.
+    `proxied`: what is to be carried now; None while nobody can say. `notices` tell when to ask again.
+    Raises `Denied` or `Refused` where the lock cannot be had, or the firewall may not be read.
     """
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o755)
-        lock = _alone(directory.with_suffix(".lock"))
-        proxy = Proxy(context(raise_limit()), directory)
+        lock.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        held = _alone(lock)
+        Path("/proc/self/comm").write_text(_NAME)
+        proxy = Proxy(context(raise_limit()), proxied, notices())
     except PermissionError:
-        raise Denied(f"may not use {directory}: run as root, or set BERTH_RUN") from None
+        raise Denied("may not read the firewall (CAP_NET_ADMIN), or not write $BERTH_RUN: run as root") from None
     except OSError as error:
-        raise Refused(f"cannot use {directory}: {error.strerror or error}") from None
+        raise Refused(f"cannot begin: {error.filename or 'nftables'}: {error.strerror or error}") from None
     give_up()
     try:
         proxy.run()
     finally:
         notify("STOPPING=1")
-        os.close(lock)
+        os.close(held)
 
 
 def _alone(path: Path) -> int:
-    """A lock that is freed with this process; waits for it."""
+    """A lock that is freed with this process; waits for it. The file says who holds it."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        log.info("another proxy is at work for %s: waiting until it ends", path.with_suffix(""))
+        log.info("another proxy is at work: waiting until it ends")
         notify("READY=1\nSTATUS=waiting for another proxy to end")
         fcntl.flock(lock, fcntl.LOCK_EX)
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
     return lock
 
 
 class Proxy:
-    """All ports, as the files say."""
+    """All ports, as they are asked for."""
 
-    def __init__(self, means: Context, directory: Path) -> None:
-        """Raises `OSError` when the directory cannot be watched."""
+    def __init__(self, means: Context, proxied: Callable[[], frozenset[Proxied] | None], notices: Notices) -> None:
         self._context = means
-        self._directory = directory
+        self._proxied = proxied
+        self._notices = notices
         self._acceptor = Acceptor(means)
-        self._ports: dict[str, Ports] = {}
-        self._bad: set[str] = set()
-        self._unopened: set[str] = set()  # files whose ports are not all had yet
+        self._ports: dict[Proxied, Ports] = {}
+        self._unopened: set[Proxied] = set()  # whose ports are not all had yet
         self._retrying = False
-        self._watch = Watch(str(directory))
-        means.loop.watch(self._watch.fd, self, EPOLLIN)
+        self._looking = False
+        self._unknown_since: float | None = None
+        means.loop.watch(notices.fileno(), self, EPOLLIN)
 
     def run(self) -> None:
         """Carry, until a signal says to stop."""
         with _Signals(self) as signals:
             self._context.loop.watch(signals.fileno(), signals, EPOLLIN)
-            self.reread()
+            self.look()
             self._open()
-            log.info("carrying %d ports of %s", len(self._ports), self._directory)
+            log.info("carrying ports: %d mappings", len(self._ports))
             notify("READY=1\nSTATUS=")
             self._context.loop.run()
         for ports in self._ports.values():
@@ -92,47 +99,51 @@ class Proxy:
         self._context.loop.stop()
 
     def ready(self, fd: int, events: int) -> None:
-        """See `Handler`: files have changed."""
-        names, lost = self._watch.changed()
-        if lost:
-            self.reread()
-        else:
-            self._follow(names)
+        """See `Handler`: something has changed. What changes together is looked at together."""
+        if self._notices.pending():
+            self._look_in(_BREATH)
 
-    def reread(self) -> None:
-        """Read all files again. If the directory is gone, nothing is asked for; it is made anew."""
-        with suppress(OSError):
-            self._directory.mkdir(parents=True, exist_ok=True, mode=0o755)
+    def _look_in(self, seconds: float) -> None:
+        if not self._looking:
+            self._looking = True
+            self._context.loop.after(seconds, self.look)
+
+    def look(self) -> None:
+        """Ask what is to be carried, and see to it.
+
+        While a firewall is being flushed and put back nobody knows, and everything goes on as it is.
+        """
+        self._looking = False
         try:
-            watch = Watch(str(self._directory))
-            there = set(os.listdir(self._directory))
+            wanted = self._proxied()
         except OSError as error:
-            log.warning("cannot read %s: %s: trying again", self._directory, error.strerror)
-            self._context.loop.after(_RETRY, self.reread)
+            log.warning("cannot read the firewall: %s: trying again", error.strerror or error)
+            self._look_in(_RETRY)
             return
-        self._context.loop.forget(self._watch.fd)
-        self._watch.close()
-        self._watch = watch
-        self._context.loop.watch(watch.fd, self, EPOLLIN)
-        self._follow(there | self._ports.keys())
+        if wanted is not None:
+            self._unknown_since = None
+            self._follow(wanted)
+        elif self._ports:
+            now = time.monotonic()
+            self._unknown_since = self._unknown_since or now
+            if now - self._unknown_since < _PATIENCE:
+                self._look_in(_RETRY)
+            else:
+                self._follow(frozenset())
 
-    def _follow(self, names: set[str]) -> None:
-        """Do what these files say now. All that ends does so before anything begins: it may be in its way."""
-        for name in names:
-            proxied = self._read(name)
-            ports = self._ports.get(name)
-            if ports is not None and ports.proxied != proxied:
-                ports.close()
-                del self._ports[name]
-            if proxied is not None and name not in self._ports:
-                self._ports[name] = Ports(self._context, self._acceptor, proxied)
-                self._unopened.add(name)
+    def _follow(self, wanted: frozenset[Proxied]) -> None:
+        """All that ends does so before anything begins: it may be in its way."""
+        for gone in self._ports.keys() - wanted:
+            self._ports.pop(gone).close()
+        for new in wanted - self._ports.keys():
+            self._ports[new] = Ports(self._context, self._acceptor, new)
+            self._unopened.add(new)
         self._context.loop.turn(self._open)
 
     def _open(self) -> None:
         """Listen where it does not yet."""
-        wanted = [ports for name in self._unopened if (ports := self._ports.get(name)) is not None]
-        self._unopened = {ports.proxied.name for ports in wanted if not ports.open()}
+        wanted = [ports for each in self._unopened if (ports := self._ports.get(each)) is not None]
+        self._unopened = {ports.proxied for ports in wanted if not ports.open()}
         if self._unopened and not self._retrying:
             self._retrying = True
             self._context.loop.after(_RETRY, self._retry)
@@ -140,24 +151,6 @@ class Proxy:
     def _retry(self) -> None:
         self._retrying = False
         self._open()
-
-    def _read(self, name: str) -> Proxied | None:
-        """What a file says; None if it is not there, not for us, or says nothing of use."""
-        if name.startswith("."):  # a draft
-            return None
-        try:
-            with open(self._directory / name, "rb") as file:
-                proxied = parse(name, file.read(_LONGEST).decode("ascii", "replace"))
-        except FileNotFoundError:
-            self._bad.discard(name)
-            return None
-        except (OSError, Invalid) as error:
-            if name not in self._bad:
-                self._bad.add(name)
-                log.warning("%s", error)
-            return None
-        self._bad.discard(name)
-        return proxied
 
 
 class _Signals:
@@ -187,4 +180,4 @@ class _Signals:
         if numbers & {signal.SIGTERM, signal.SIGINT}:
             self._proxy.stop()
         elif signal.SIGHUP in numbers:
-            self._proxy.reread()
+            self._proxy.look()

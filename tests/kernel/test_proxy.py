@@ -91,8 +91,8 @@ def test_a_target_that_has_said_all_still_hears(proxy: Proxying) -> None:
         heard.append(everything(connection))
         done.set()
 
-    proxy.carry("tcp", "127.0.0.1", "8080", "::1", 80)
-    with serving("::1", 80, tell), connect("127.0.0.1", 8080) as client:
+    proxy.carry("tcp", "127.0.0.1", "8080", "127.0.0.2", 80)
+    with serving("127.0.0.2", 80, tell), connect("127.0.0.1", 8080) as client:
         assert everything(client) == b"welcome"
         client.sendall(b"thanks")
         client.shutdown(socket.SHUT_WR)

@@ -13,7 +13,7 @@ import pytest
 
 from berth.cli.main import main
 
-UNITS = ["etc/systemd/system/berth.service", "etc/systemd/system/berth.socket"]
+UNITS = [f"etc/systemd/system/{name}" for name in ("berth-proxy.service", "berth.service", "berth.socket")]
 SPEC = "etc/docker/plugins/berth.spec"
 FILES = {"systemd": UNITS, "docker": sorted([*UNITS, SPEC])}
 Install = Callable[..., tuple[int, str, str]]
@@ -61,7 +61,7 @@ def test_what_it_writes(root: Path, install: Install, what: str) -> None:
 
 def test_the_units(root: Path, install: Install) -> None:
     install("systemd")
-    service, socket = (unit(root / path) for path in UNITS)
+    proxy, service, socket = (unit(root / path) for path in UNITS)
     assert socket["Socket"]["ListenStream"] == "/run/berth/berth.sock"
     assert socket["Socket"]["SocketMode"] == "0600" and socket["Install"]["WantedBy"] == "sockets.target"
     program, command = service["Service"]["ExecStart"].split()
@@ -69,7 +69,9 @@ def test_the_units(root: Path, install: Install) -> None:
     assert command == "daemon"
     assert service["Service"]["Type"] == "notify"
     assert service["Unit"]["Requires"] == "berth.socket"
-    assert {"Unit", "Service", "Install"} == set(service.sections())
+    assert {"Unit", "Service", "Install"} == set(service.sections()) == set(proxy.sections())
+    assert proxy["Service"]["ExecStart"] == f"{program} proxy" and proxy["Service"]["RestartSec"] == "100ms"
+    assert service["Unit"]["Wants"] == "berth-proxy.service"
 
 
 def test_the_plugin_file(root: Path, install: Install) -> None:
@@ -80,7 +82,7 @@ def test_the_plugin_file(root: Path, install: Install) -> None:
 def test_another_place_for_the_socket(root: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTH_RUN", "/run/other")
     install("docker")
-    assert unit(root / UNITS[1])["Socket"]["ListenStream"] == "/run/other/berth.sock"
+    assert unit(root / UNITS[2])["Socket"]["ListenStream"] == "/run/other/berth.sock"
     assert (root / SPEC).read_text() == "unix:///run/other/berth.sock\n"
     assert install("docker", "--remove")[0] == 0 and files(root) == []
 

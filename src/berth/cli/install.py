@@ -30,7 +30,8 @@ WantedBy=sockets.target
 _SERVICE = """{mark}[Unit]
 Description=Berth, container networking
 Requires=berth.socket
-After=network.target berth.socket
+Wants=berth-proxy.service
+After=network.target berth.socket berth-proxy.service
 Before=docker.service
 
 [Service]
@@ -42,6 +43,30 @@ WatchdogSec=20
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE
 StateDirectory=berth
 NoNewPrivileges=yes
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+# It outlives the daemon, and the daemon it. What it carries, the firewall's maps say, which are there in either case.
+_PROXY = """{mark}[Unit]
+Description=Berth, container networking (proxy of published ports)
+After=network.target
+
+[Service]
+Type=notify
+ExecStart={program} proxy
+Restart=always
+RestartSec=100ms
+LimitNOFILE=524288
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_ADMIN
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={run}
+ProtectHome=yes
+PrivateTmp=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+MemoryDenyWriteExecute=yes
 
 [Install]
 WantedBy=multi-user.target
@@ -61,7 +86,7 @@ def install(what: str, root: Path, remove: bool, as_json: bool) -> None:
 
     \b
     systemd   a socket unit and a service: the daemon starts when somebody asks, and systemd keeps what is asked
-              while it is down, so that Docker never waits for it
+              while it is down, so that Docker never waits for it; and a service for the proxy
     docker    the same, and a plugin file: `docker network create -d berth …` then works
     """
     files = _files(what)
@@ -82,6 +107,7 @@ def _files(what: str) -> dict[Path, str]:
     files = {
         UNITS / "berth.socket": _SOCKET.format(mark=_MARK, socket=socket),
         UNITS / "berth.service": _SERVICE.format(mark=_MARK, program=_program()),
+        UNITS / "berth-proxy.service": _PROXY.format(mark=_MARK, program=_program(), run=socket.parent),
     }
     if what == "docker":
         files[SPEC] = f"unix://{socket}\n"

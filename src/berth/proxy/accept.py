@@ -117,6 +117,8 @@ class TcpListener:
     def close(self) -> None:
         """End, with all connections."""
         self._acceptor.remove(self)
+        # Nobody may come in between now and the closing of the socket, to be reset by it.
+        self.socket.shutdown(socket.SHUT_RDWR)
         self._context.loop.end(self.socket)
         for connection in list(self._connections):
             connection.abort()

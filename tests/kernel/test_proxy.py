@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import resource
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+
+from berth.proxy import udp
+from berth.proxy.context import context
+from berth.proxy.udp import UdpListener
 
 from .conftest import Host, sh
 from .proxying import PATIENCE, RESET, Proxying, connect, echo, everything, listening, listens, refused, serving, until
@@ -38,7 +44,7 @@ def test_everything_arrives_both_ways(proxy: Proxying, pipes: bool) -> None:
     blocks = [hashlib.sha256(str(number).encode()).digest() * 32768 for number in range(100)]
     sent, came = hashlib.sha256(), hashlib.sha256()
     with serving("127.0.0.1", 80, echo), serving("127.0.0.1", 81, _flood), connect("::1", 8081):
-        until(lambda: proxy.seconds() > 0)
+        until(lambda: _idle(proxy))
         with connect("::1", 8080) as client:
 
             def send() -> None:
@@ -198,6 +204,40 @@ def test_at_the_limit_clients_wait(proxy: Proxying) -> None:
             client.close()
 
 
+def test_ten_thousand_connections(proxy: Proxying) -> None:
+    """Held by one process; as many as the machine lets one process have descriptors for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    number = min(10_000, (hard - 500) // 2)
+    proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
+    held: list[socket.socket] = []
+    server = listening("127.0.0.1", 80, backlog=1024)
+
+    def answer() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = server.accept()
+                held.append(connection)
+                connection.sendall(connection.recv(1))
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        threading.Thread(target=answer, daemon=True).start()
+        for _ in range(number):
+            client = connect("::1", 8080)
+            held.append(client)
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+        assert proxy.sockets() == 1 + 2 * number
+        assert proxy.rss() < 200 * 1024 * 1024 * number / 10_000
+    finally:
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        for one in held:
+            one.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    until(lambda: proxy.sockets() == 1, "connections are kept")
+
+
 def _hears(client: socket.socket) -> bool:
     client.settimeout(0.3)
     try:
@@ -275,6 +315,51 @@ def test_a_target_that_is_not_there_yet(proxy: Proxying) -> None:
         with _udp_echo("127.0.0.1", 53) as server:
             assert _asks(client, server, b"now")[0].startswith(b"re: ")
         assert proxy.seconds() - used < 1
+
+
+@contextmanager
+def _listener(descriptors: int) -> Iterator[UdpListener]:
+    """A UDP port of this process, [::1]:5353, for 127.0.0.1:53."""
+    means = context(descriptors)
+    listener = UdpListener(means, ("::1", 5353), ("127.0.0.1", 53))
+    running = threading.Thread(target=means.loop.run)
+    running.start()
+    try:
+        yield listener
+    finally:
+        means.loop.stop()
+        with _udp_client("::1", 5353) as client:
+            client.send(b"wake up")
+        running.join(PATIENCE)
+        listener.close()
+
+
+def test_silent_clients_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(udp, "IDLE", 0.3)
+    monkeypatch.setattr(udp, "_EXPIRY", 0.1)
+    with _listener(1000) as listener, _udp_echo("127.0.0.1", 53) as server, _udp_client("::1", 5353) as client:
+        _, first = _asks(client, server, b"one")
+        assert len(listener._flows) == 1
+        until(lambda: not listener._flows)
+        answer, second = _asks(client, server, b"two")
+        assert answer == b"re: two" and second != first
+
+
+@pytest.mark.parametrize("short_of", ["clients of a port", "descriptors"])
+def test_with_too_many_clients_the_most_silent_is_forgotten(monkeypatch: pytest.MonkeyPatch, short_of: str) -> None:
+    if short_of == "clients of a port":
+        monkeypatch.setattr(udp, "_MOST", 3)
+    own = 32 + 2  # of the process, and one pipe
+    with _listener(own + 3 if short_of == "descriptors" else 1000) as listener:
+        with _udp_echo("127.0.0.1", 53) as server:
+            clients = [_udp_client("::1", 5353) for _ in range(4)]
+            for turn in (0, 1, 2, 0, 3):
+                assert _asks(clients[turn], server, b"x")[0] == b"re: x"
+            known = {flow.peer[1] for flow in listener._flows.values()}
+            assert known == {clients[turn].getsockname()[1] for turn in (0, 2, 3)}
+            assert _asks(clients[1], server, b"me again")[0] == b"re: me again"
+            for client in clients:
+                client.close()
 
 
 # --- the maps -------------------------------------------------------------------------------------------

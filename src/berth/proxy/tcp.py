@@ -19,7 +19,7 @@ from berth.proxy.pipes import SIZE, Pipe
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _EVENTS = EPOLLIN | EPOLLOUT | EPOLLET
 _BROKEN = EPOLLERR | EPOLLHUP
-_ROUNDS = 16  # in which a connection moves bytes before it is another's turn
+_ROUNDS = 4  # in which a connection moves bytes before it is another's turn
 _RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST and forgets what was not sent
 _COPIED = memoryview(bytearray(64 * 1024))  # what is copied for want of a pipe
 

@@ -169,6 +169,7 @@ def _own_namespaces() -> Iterator[None]:
         _forget_home()
         yield
     finally:
+        _call("unshare", _SHARED_FS)  # a thread may be about to end still, which setns(2) does not like
         for kind, fd in outside.items():
             _call("setns", fd, kind)
             os.close(fd)

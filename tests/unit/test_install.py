@@ -97,7 +97,7 @@ def test_twice_is_as_good_as_once(root: Path, install: Install) -> None:
 
 def test_an_older_one_of_berths_is_replaced(root: Path, install: Install) -> None:
     install("systemd")
-    path = root / UNITS[0]
+    path = root / UNITS[1]
     new = path.read_text()
     path.write_text(new.replace("daemon", "old"))
     code, out, _ = install("systemd")

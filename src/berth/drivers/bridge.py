@@ -56,6 +56,7 @@ class BridgeDriver:
             routes=routes(asked, pools),
             allow_from=_allowed(asked, host),
             host_access=asked.setting("host_access") != "false",
+            rates=asked.rates,
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,

@@ -17,6 +17,9 @@ Interface: TypeAlias = IPv4Interface | IPv6Interface
 Subnet: TypeAlias = IPv4Network | IPv6Network
 Pairs: TypeAlias = tuple[tuple[str, str], ...]
 
+#: The options that limit an endpoint: towards the container, and from it.
+RATES = ("ingress_rate", "ingress_burst", "egress_rate", "egress_burst")
+
 
 class Ipam(StrEnum):
     """Who gives the endpoints of a network their addresses."""
@@ -76,6 +79,11 @@ class NetworkSpec:
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
     ipam: Ipam = Ipam.NETWORK
 
+    @property
+    def rates(self) -> Pairs:
+        """How fast each endpoint may receive and send."""
+        return tuple((key, value) for key, value in self.settings if key in RATES)
+
     def setting(self, key: str) -> str | None:
         """The value of an option by its short name; None when it was not given."""
         return dict(self.settings).get(key)
@@ -109,6 +117,7 @@ class Network:
     allow_from: tuple[str, ...] = ()  # bridges of the NAT networks whose endpoints reach this one's
     host_access: bool = True  # whether endpoints reach the host's own services
     proxy: str = "auto"  # whose ports a process passes on: those the kernel cannot translate | always | never
+    rates: Pairs = ()  # how fast each endpoint may receive and send; see `RATES`
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
@@ -244,7 +253,7 @@ class Endpoint:
     default_route: tuple[int, ...] = ()  # the IP versions whose default route leaves through this endpoint
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
-    options: Pairs = ()  # for who finishes a handed-over cable; see `spec.ENDPOINT_OPTIONS`
+    options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class Attach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mac: str | None = None
     ifname: str | None = None
     ports: list[str] = []
+    options: list[str] = []
     dry_run: bool = False
 
 
@@ -104,6 +105,7 @@ def attach(asked: AttachRequest, *, dry_run: bool) -> Attach:
         mac=asked.mac,
         ifname=asked.ifname,
         ports=[_port(mapping) for mapping in asked.ports],
+        options=[f"{key}={value}" for key, value in asked.options],
         dry_run=dry_run,
     )
 

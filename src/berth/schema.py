@@ -37,6 +37,7 @@ def load_network(data: bytes) -> Network:
     raw["routes"] = tuple(
         StaticRoute(ip_network(route["subnet"]), ip_address(route["via"])) for route in raw.get("routes", ())
     )
+    raw["rates"] = tuple((key, value) for key, value in raw.get("rates", ()))
     raw["ipam"] = Ipam(raw.get("ipam", Ipam.NETWORK))
     return Network(**raw)
 

@@ -18,7 +18,19 @@ from ipaddress import ip_address, ip_network
 from typing import TypeVar
 
 from berth.errors import Invalid
-from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortChange, PortMapping, StaticRoute, Subnet
+from berth.model import (
+    RATES,
+    Address,
+    AttachRequest,
+    NetworkSpec,
+    Pairs,
+    Pool,
+    PortChange,
+    PortMapping,
+    StaticRoute,
+    Subnet,
+)
+from berth.quantities import rate_text, size_text
 
 DRIVERS = ("bridge", "flat", "host", "null")
 PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
@@ -205,17 +217,22 @@ OPTIONS: dict[str, Option] = {
         None, ("bridge",), _proxy, "published ports by a process: where the kernel cannot: auto; always, never"
     ),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
+    "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
+    "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
+    "egress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may send, as 10mbit"),
+    "egress_burst": Option(None, PLUGGED, size_text, "what it may send at once, beside that of a second"),
 }
 
 _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, option.key) if key is not None}
 
 
-#: What may be said of one endpoint with Docker's `--driver-opt`, where Berth does not finish the cable itself.
+#: What may be said of one endpoint with `--driver-opt`, Docker's and Berth's own.
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
     "gateway": _boolean,  # false: no default route through this network
     "iface_prefix": _prefix,
     "mac": mac,
     "routes": _routes,
+    **{key: OPTIONS[key].parse for key in RATES},
 }
 ENDPOINT_ALIASES = {"com.docker.network.container_iface_prefix": "iface_prefix"}
 
@@ -229,7 +246,14 @@ def endpoint_options(options: Pairs) -> Pairs:
             checked[short] = ENDPOINT_OPTIONS[short](value)
         except Invalid as error:
             raise Invalid(f"endpoint option {key}: {error}") from None
+    _refuse_lone_bursts(checked)
     return tuple(checked.items())
+
+
+def _refuse_lone_bursts(options: Collection[str]) -> None:
+    for way in ("ingress", "egress"):
+        if f"{way}_burst" in options and f"{way}_rate" not in options:
+            raise Invalid(f"option {way}_burst says nothing without a rate: give {way}_rate too")
 
 
 def _chosen_driver(driver: str, options: Pairs) -> str:
@@ -256,6 +280,7 @@ def _settings(options: Pairs, driver: str) -> Pairs:
         if settings.setdefault(kept, parsed) != parsed:
             raise Invalid(f"options {typed[kept]} and {key}={value} contradict each other: leave one out")
         typed.setdefault(kept, f"{key}={value}")
+    _refuse_lone_bursts(settings)
     return tuple(settings.items())
 
 
@@ -390,8 +415,12 @@ def attach_request(
     mac: str | None = None,
     ifname: str | None = None,
     ports: Sequence[str] = (),
+    expose: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> AttachRequest:
-    """An endpoint as asked for, from texts; `ports` are in the grammar of `port_mappings`.
+    """An endpoint as asked for, from texts; `ports` are in the grammar of `port_mappings`, `options` KEY=VALUE.
+
+    `expose`: ports to publish on any free host port, as PORT[-PORT][/PROTO], where `ports` do not.
 
     Raises `Invalid` for any that cannot be read, for two addresses of one IP version, and for host ports that clash.
     """
@@ -401,15 +430,23 @@ def attach_request(
     if len({address.version for address in addresses}) < len(addresses):
         raise Invalid(f"addresses {', '.join(map(str, addresses))}: give at most one IPv4 and one IPv6 address")
     mappings = tuple(mapping for text in ports for mapping in port_mappings(text))
+    published = {(mapping.port, mapping.proto) for mapping in mappings}
+    exposed = dict.fromkeys(mapping for text in expose for mapping in _exposed(text))
+    mappings += tuple(mapping for mapping in exposed if (mapping.port, mapping.proto) not in published)
     _refuse_clashes(mappings)
+    checked = endpoint_options(tuple(_pair(text, "endpoint option") for text in options))
+    macs = [*([] if mac is None else [_read_mac(mac)]), *(value for key, value in checked if key == "mac")]
+    if len({*macs}) > 1:
+        raise Invalid(f"MAC addresses {' and '.join(macs)} contradict each other: leave one out")
     return AttachRequest(
         network=_name(network, "network name"),
         sandbox=sandbox,
         name=None if name is None else endpoint_name(name),
         addresses=addresses,
-        mac=None if mac is None else _read_mac(mac),
+        mac=macs[0] if macs else None,
         ifname=None if ifname is None else link_name(ifname),
         ports=mappings,
+        options=checked,
     )
 
 
@@ -449,6 +486,12 @@ def port_mappings(text: str) -> tuple[PortMapping, ...]:
     if len(host_ports) != len(ports):
         raise Invalid(f"port mapping {text!r} joins {len(host_ports)} ports to {len(ports)}: give ranges of one length")
     return tuple(PortMapping(host_ip, *both, proto) for both in zip(host_ports, ports, strict=True))
+
+
+def _exposed(text: str) -> tuple[PortMapping, ...]:
+    if ":" in text:
+        raise Invalid(f"exposed port {text!r} names a host port: write it as 80, 9000-9009 or 53/udp, or use -p")
+    return port_mappings(text)
 
 
 def _host_ip(text: str, whole: str) -> Address:

@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from berth.firewall import bypass, proxy, tables
 from berth.model import Network, Proxied
 from berth.ovs import TxChecksums
+from berth.rates import NftRate, Shaped
 from berth.state import (
     HOST,
     Addr,
@@ -269,6 +270,25 @@ def _past_the_bridge() -> list[Case]:
     return cases
 
 
+def _rates() -> list[Case]:
+    table, hook = "netdev berth_rate_up1", "{ type filter hook ingress device up1 priority -10; }"
+    slow, fast, fastest = (1_000, 65_550), (1_250_000, 131_072), (12_500_000_000, 256 << 20)
+    pairs = {"slow": (slow, fast), "fast": (fast, slow), "fastest": (fastest, fast), "wide": (fast, fastest)}
+    return [
+        *(Case(f"shaped-{name}", Shaped("up1", *one), Shaped("up1", *two)) for name, (one, two) in pairs.items()),
+        *(
+            Case(
+                f"rate-{name}",
+                NftRate("up1", *one),
+                NftRate("up1", *two),
+                squatter=f"nft 'add table {table}; add chain {table} x {hook}'",
+                refused="kernel",
+            )
+            for name, (one, two) in pairs.items()
+        ),
+    ]
+
+
 def _passes() -> list[Case]:
     """As Docker leaves its chains: jumped to from FORWARD, and empty but for the way back. And a FORWARD that drops."""
     return [
@@ -306,4 +326,5 @@ CASES = (
     *_elements(),
     *_past_the_bridge(),
     *_passes(),
+    *_rates(),
 )

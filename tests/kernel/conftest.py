@@ -101,7 +101,7 @@ class Host:
 
 
 _LISTS = "link show\naddr show\nroute show table all\n"  # the last for both families
-_LINK = ("ifname", "mtu", "master", "ifalias", "group", "address", "link")
+_LINK = ("ifname", "mtu", "master", "ifalias", "group", "address", "link", "qdisc")
 _ADDRESS = ("family", "local", "address", "prefixlen", "broadcast", "scope", "nodad", "dynamic")
 _ROUTE = ("type", "dst", "gateway", "via", "dev", "metric", "protocol", "scope", "table", "nexthops", "flags")
 

@@ -198,6 +198,11 @@ PORTS = attach(
 RANGE = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8010-8019:8010-8019", "127.0.0.9:7000-7009:7000-7009"]
 )
+RATED = create("nat", subnets=["10.77.0.0/24"], options=["ingress_rate=10mbit", "egress_rate=1gbit"])
+RATED_LAN = create("lan", driver="flat", options=["parent=br0", "bypass=always", "egress_rate=1gbit"], ipv6=True)
+FASTER = attach(
+    "nat", "c1", ips=["10.77.0.9"], ports=["8080:80"], options=["egress_rate=2gbit", "routes=10.5.0.0/16=10.77.0.3"]
+)
 PLAIN = attach("nat", "c1", ips=["10.77.0.9", "fd77::9"])
 SECOND = attach("other", "c1", ips=["10.78.0.9"])
 C2_ON_LAN = attach("lan", "c2", ips=["192.168.2.77", "fd00:2::77"])
@@ -222,6 +227,9 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "publish-beside-a-range": ((NAT, RANGE), ports("8000-8009:8000-8009", "9000:80")),
     "unpublish-within-a-range": ((NAT, RANGE), ports("8015:81", but=("8015:8015",))),
     "unpublish": ((NAT, RANGE), ports(everything=True)),
+    "attach-rated": ((RATED,), FASTER),
+    "detach-rated": ((RATED, FASTER), detach("nat", "c1")),
+    "attach-rated-flat-bypass": ((RATED_LAN,), attach("lan", "c1", options=["ingress_rate=10mbit"])),
     "attach-second-network": ((NAT, OTHER, attach("nat", "c1")), attach("other", "c1")),
     "attach-flat": ((FLAT,), attach("lan", "c1")),
     "detach": ((NAT, PLAIN), detach("nat", "c1")),

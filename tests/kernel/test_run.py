@@ -36,6 +36,45 @@ def test_the_host_reaches_it(runs: Runs) -> None:
     sh("ping -c 1 -W 5 10.77.0.2")
 
 
+def test_exposed_ports_are_published(runs: Runs) -> None:
+    """On free host ports, but for those that are published already."""
+    words = "--name web -p 8080:80 -P --expose 80 --expose 443 --expose 9000-9001/udp"
+    process = runs.start("lan", *words.split(), "--", "sh", "-c", "echo ready; sleep 60")
+    assert line(process.stdout) == "ready"
+    rows = json.loads(runs.berth("port", "ls", "--json").stdout)
+    assert [(row["port"], row["proto"]) for row in rows] == [(80, "tcp"), (443, "tcp"), (9000, "udp"), (9001, "udp")]
+    assert rows[0]["host_port"] == 8080
+    assert all(32768 <= row["host_port"] < 61000 for row in rows[1:])
+
+
+@pytest.mark.parametrize(
+    ("network", "words", "complaint"),
+    [
+        ("lan", "-P", "name them with --expose"),
+        ("lan", "--expose 80", "add -P"),
+        ("lan", "-P --expose 8080:80", "names a host port"),
+        ("none", "-P --expose 80", "only a network can give"),
+        ("host", "--driver-opt egress_rate=1mbit", "only a network can give"),
+    ],
+)
+def test_what_cannot_be_exposed(runs: Runs, network: str, words: str, complaint: str) -> None:
+    done = runs.run(network, *words.split(), "--", "true")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert complaint in done.stderr
+
+
+def test_a_rate_of_its_own(runs: Runs, host: Host) -> None:
+    options = ("--driver-opt", "ingress_rate=10mbit", "--driver-opt", "egress_rate=20mbit")
+    process = runs.start("lan", *options, "--", "sh", "-c", "echo ready; sleep 60")
+    assert line(process.stdout) == "ready"
+    (cable,) = [link for link in host.ip("link") if link["ifname"].startswith("bv")]
+    assert cable["qdisc"] == "tbf"
+    assert f"table netdev berth_rate_{cable['ifname']}" in sh("nft list ruleset")
+    process.terminate()
+    process.wait(PATIENCE)
+    assert "berth_rate_" not in sh("nft list ruleset")
+
+
 def test_exit_code(runs: Runs) -> None:
     assert runs.run("none", "--", "sh", "-c", "exit 7").returncode == 7
     assert runs.run("none", "--", "sh", "-c", "kill -SEGV $$").returncode == 128 + signal.SIGSEGV

@@ -133,10 +133,10 @@ class Ground:
             return [(process.returncode, out) for process, out in zip(started, outputs, strict=True)]
 
     @contextmanager
-    def station(self, node: str, *args: str) -> Iterator[Callable[[], list[str]]]:
-        """Have a station run in a node for the length of a block; gives a call for the lines that it has said."""
+    def station(self, node: str, *args: str, program: Sequence[str] = STATION) -> Iterator[Callable[[], list[str]]]:
+        """Have a program run in a node for the length of a block; gives a call for the lines that it has said."""
         said: Queue[str] = Queue()
-        with self.lab.popen(node, [*STATION, *args], stdin=NULL, stdout=PIPE, text=True) as process:
+        with self.lab.popen(node, [*program, *args], stdin=NULL, stdout=PIPE, text=True) as process:
             reader = Thread(target=_hear, args=(process, said), daemon=True)
             reader.start()
             try:

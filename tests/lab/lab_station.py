@@ -2,6 +2,8 @@
 
     lab_station.py serve PORT              answer TCP and UDP with the address that asked
     lab_station.py ask tcp|udp HOST PORT   ask such a server; prints what it said, and fails after a second
+    lab_station.py drain PORT              take in what is poured, and say how many bytes it was and in how many seconds
+    lab_station.py pour HOST PORT BYTES    send as much to it; prints what it said
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
     lab_station.py crowd NETWORK FIRST N   attach sandboxes crowdFIRST… to a network until it is full, N at most
@@ -17,6 +19,7 @@ import selectors
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -67,6 +70,28 @@ def ask(proto: str, host: str, port: str) -> None:
         asking.connect((host, int(port)))
         asking.send(b"?")
         print(asking.recv(2048).decode())
+
+
+def drain(port: str) -> None:
+    """Take connections in until killed, one after the other."""
+    with socket.create_server(("", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection:
+                count = len(connection.recv(1 << 20))
+                began = time.monotonic()
+                while data := connection.recv(1 << 20):
+                    count += len(data)
+                connection.sendall(f"{count} {time.monotonic() - began}".encode())
+
+
+def pour(host: str, port: str, count: str) -> None:
+    """Send, and wait until all of it has arrived."""
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(bytes(int(count)))
+        connection.shutdown(socket.SHUT_WR)
+        print(connection.recv(2048).decode())
 
 
 def sniff(dev: str) -> None:
@@ -124,5 +149,5 @@ def clear() -> None:
 
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
-    verbs = {"serve": serve, "ask": ask, "sniff": sniff, "crowd": crowd, "clear": clear}
+    verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "sniff": sniff, "crowd": crowd, "clear": clear}
     verbs[sys.argv[1]](*sys.argv[2:])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
+from pathlib import Path
 
 import pytest
 from lab_ground import HOST, HOST6, LAPTOP, LAPTOP6, Ground
 
 pytestmark = pytest.mark.timeout(90)
 
+SCTP = (sys.executable, str(Path(__file__).with_name("lab_sctp.py")))
 BACKEND = "network create --subnet 10.20.0.0/24 --ipv6 --subnet fd20::/64 backend"
 FRONTEND = "network create --subnet 10.30.0.0/24 --ipv6 --subnet fd30::/64 frontend"
 
@@ -81,6 +84,29 @@ def test_a_range_with_a_listener_in_it_is_refused_as_a_whole(ground: Ground, wan
     for where in ("anyrange4", "anyport4"):
         assert "elements" not in ground.sh(f"nft list map inet berth {where}")
     ground.berth(f"attach backend api -p {wanted}/{proto}")
+
+
+# --- SCTP, whose header NAT has to put right with a checksum of all the packet ---
+
+
+def associates(ground: Ground, node: str, *addresses: str, port: int) -> list[str]:
+    """The addresses that a container saw a node ask from, all at once; "" for one that could not be asked."""
+    argvs = [(node, [*SCTP, "ask", address, str(port)]) for address in addresses]
+    return [said.strip() for _, said in ground.at_once(*argvs)]
+
+
+@pytest.mark.parametrize("published", ["3868:9899", "9899:9899", "9890-9899:9890-9899"])
+def test_sctp_gets_through_a_published_port_and_back(ground: Ground, published: str) -> None:
+    ground.berth(BACKEND)
+    api = container(ground, "backend", "api", f"-p {published}/sctp -p 3869:9898/tcp")
+    container(ground, "backend", "db")
+    port = 3868 if published.startswith("3868") else 9899
+    with ground.station("api", "9899", program=(*SCTP, "serve")):
+        assert associates(ground, "laptop", HOST, HOST6, port=port) == [LAPTOP, LAPTOP6]
+        assert associates(ground, "db", *api, port=9899) != ["", ""], "it serves"
+        assert associates(ground, "laptop", HOST, HOST6, port=3869) == ["", ""], "that port is TCP's"
+        ground.berth("port unpublish api --all")
+        assert associates(ground, "laptop", HOST, HOST6, port=port) == ["", ""]
 
 
 # --- on endpoints that are there ---

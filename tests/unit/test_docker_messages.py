@@ -367,17 +367,27 @@ PORT = st.tuples(
     st.integers(1, 65535), st.sampled_from(["", "/tcp", "/udp", "/sctp"]),
 )  # fmt: skip
 
+ENDPOINT_OPTIONS = ("egress_rate=1.5mbit", "egress_burst=64kb", "gateway=f", "routes=10.1.0.0/16=10.0.0.9")
+
 
 @given(sandbox=st.text(min_size=1, max_size=20), name=st.none() | NAMES, ports=st.lists(PORT, max_size=2),
        mac=st.sampled_from([None, "02-00-00-00-00-01"]), ifname=st.sampled_from([None, "eth0.7"]),
-       ips=st.sampled_from([(), ("10.0.0.7",), ("10.0.0.7", "fd00:0::7")]), dry_run=st.booleans())  # fmt: skip
+       ips=st.sampled_from([(), ("10.0.0.7",), ("10.0.0.7", "fd00:0::7")]),
+       options=st.sampled_from([(), ENDPOINT_OPTIONS]), dry_run=st.booleans())  # fmt: skip
 def test_an_attach_comes_out_as_it_went_in(
     sandbox: str, name: str | None, ports: list[tuple[str, int, int, str]], mac: str | None, ifname: str | None,
-    ips: tuple[str, ...], dry_run: bool,
+    ips: tuple[str, ...], options: tuple[str, ...], dry_run: bool,
 ) -> None:  # fmt: skip
     apart = {(host, proto): f"{ip}{host}:{port}{proto}" for ip, host, port, proto in ports if proto or len(ports) < 2}
     asked = spec.attach_request(
-        network="lan", sandbox=sandbox, name=name, ips=ips, mac=mac, ifname=ifname, ports=list(apart.values())[:1]
+        network="lan",
+        sandbox=sandbox,
+        name=name,
+        ips=ips,
+        mac=mac,
+        ifname=ifname,
+        ports=list(apart.values())[:1],
+        options=options,
     )
     sent = msgspec.json.encode(rest.attach(asked, dry_run=dry_run))
     read = msgspec.json.decode(sent, type=rest.Attach)

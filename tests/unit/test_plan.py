@@ -14,6 +14,7 @@ from berth.errors import Taken
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, diff
+from berth.rates import NftRate, Shaped
 from berth.state import (
     HOST,
     Addr,
@@ -60,6 +61,8 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     NftTable: st.builds(NftTable, families, st.just("berth"), st.sampled_from(["abc/1", "def/2"])),
     NftElement: st.builds(NftElement, families, st.just("berth"), st.just("s"), parts, st.just(()) | parts),
     NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices),
+    NftRate: st.builds(NftRate, devices, st.sampled_from([0, 1000]), st.just(9000)),
+    Shaped: st.builds(Shaped, devices, st.sampled_from([1000, 2000]), st.just(9000)),
     NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
     OvsBridge: st.builds(OvsBridge, switches, macs, st.sampled_from(["", "netdev"]), marks),
     OvsPort: st.builds(OvsPort, switches, devices, marks),
@@ -246,6 +249,7 @@ ELEMENT = NftElement("inet", "berth", "bridges", (("ifname", "brt0"),))
 EXAMPLES: tuple[Obj, ...] = (
     *(BRIDGE, CABLE, ADDRESS, FORWARD, TABLE, ELEMENT),
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
+    *(NftRate("bv0", 1000, 9000), Shaped("bv0", 1000, 9000)),
     *(NftPass("ip", "brt0", "in"), TxChecksums(C1, "eth0")),
     *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
     *(Port("eth0", "br0", 1), MovedAddr("eth0", "10.0.0.2/24"), MovedRoute(2, "0.0.0.0/0", "eth0", "10.0.0.1")),

@@ -375,6 +375,21 @@ def test_attach_request() -> None:
     )
 
 
+def test_exposed_ports_are_published_where_nobody_said_otherwise() -> None:
+    asked = request(ports=["8080:80", "53:53/udp"], expose=["80", "53", "9000-9001/udp", "9001/udp"])
+    assert asked.ports[2:] == (
+        PortMapping(None, 0, 53),
+        PortMapping(None, 0, 9000, "udp"),
+        PortMapping(None, 0, 9001, "udp"),
+    )
+
+
+def test_options_of_an_endpoint() -> None:
+    asked = request(options=["mac=02-00-00-00-00-01", "gateway=F", "egress_rate=8mbit"])
+    assert asked.mac == "02:00:00:00:00:01"
+    assert dict(asked.options) == {"mac": asked.mac, "gateway": "false", "egress_rate": "1000000bps"}
+
+
 def test_one_host_port_on_different_addresses_is_no_clash() -> None:
     ports = ["127.0.0.1:80:80", "127.0.0.2:80:80", "[::]:80:80", "127.0.0.1:80:80/udp", "127.0.0.1:81:80"]
     assert len(request(ports=ports).ports) == 5
@@ -412,6 +427,13 @@ def test_one_host_port_on_different_addresses_is_no_clash() -> None:
         (request, {"ports": ["80:80/udp", "127.0.0.1:80:81/udp"]}, "host port 80/udp is published twice"),
         (request, {"ports": ["0.0.0.0:80:80", "127.0.0.1:80:80"]}, "host port 80/tcp is published twice"),
         (request, {"ports": ["[::1]:80:80", "[::]:80:80"]}, "host port 80/tcp is published twice"),
+        (request, {"expose": ["8080:80"]}, "exposed port '8080:80' names a host port"),
+        (request, {"expose": ["0"]}, "'0' is no port"),
+        (request, {"options": ["mtu=1400"]}, "endpoint option 'mtu' is not known"),
+        (request, {"options": ["egress_burst=64kb"]}, "give egress_rate too"),
+        (request, {"options": ["mac=02:00:00:00:00:01"], "mac": "02:00:00:00:00:02"}, "contradict each other"),
+        (spec, {"options": ["ingress_burst=64kb"]}, "give ingress_rate too"),
+        (spec, {"driver": "host", "options": ["ingress_rate=1mbit"]}, "only for bridge and flat"),
     ],
 )
 def test_requests_that_are_refused(ask: Callable[..., object], asked: dict[str, Any], message: str) -> None:

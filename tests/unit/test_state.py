@@ -12,6 +12,7 @@ import pytest
 from berth.firewall import tables
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
+from berth.rates import NftRate, Shaped
 from berth.seams import Intent
 from berth.state import (
     HOST,
@@ -66,6 +67,7 @@ def everything() -> list[Obj]:
             inside += [Addr(ns, dev, ip) for ip in ("10.0.0.1/24", "10.0.0.1/32", "fd00::1/64")]
         inside += [Route(ns, dst, "eth0", "", metric) for dst in ("0.0.0.0/0", "::/0") for metric in (5, 1024)]
     hooks = [NftHook(table, dev) for table in ("berth_1", "berth_2") for dev in ("eth0", "eth1")]
+    limits: list[Obj] = [noun(dev, 1000, 9000) for noun in (NftRate, Shaped) for dev in ("bv0", "bv1")]
     passes = [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
     switches: list[Obj] = [OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), TxChecksums(C1, "eth0")]
@@ -78,7 +80,20 @@ def everything() -> list[Obj]:
     load += [MovedRule(family, "02", 7, iif=iif) for family in (2, 10) for iif in ("eth0", "br0")]
     load += [MovedNeigh("eth0", "10.0.0.9", mac) for mac in ("02:00:00:00:00:09", "")]
     files = [TextFile(path, "x") for path in ("/etc/a", "/etc/b")]
-    return [BRIDGE, CABLE, HANDED, *inside, *elements, *hooks, *passes, *skeletons[:3], *switches, *load, *files]
+    return [
+        BRIDGE,
+        CABLE,
+        HANDED,
+        *inside,
+        *elements,
+        *hooks,
+        *limits,
+        *passes,
+        *skeletons[:3],
+        *switches,
+        *load,
+        *files,
+    ]
 
 
 EVERYTHING = everything()
@@ -156,6 +171,7 @@ def test_only_what_can_bear_a_mark_has_an_owner() -> None:
         (CABLE, Route(C1, "0.0.0.0/0", "eth0")),
         (HANDED, Addr(HOST, "bw1", "10.0.0.1/24")),
         (HANDED, LinkUp(HOST, "bv1")),
+        (HANDED, Shaped("bv1", 1000, 9000)),
         (BRIDGE, Addr(HOST, "brt0", "10.0.0.1/24")),
         (BRIDGE, Route(HOST, "10.0.0.0/8", "brt0")),
         (TABLE, NftElement("inet", "berth", "bridges", (("ifname", "brt0"),))),
@@ -171,6 +187,7 @@ def test_what_the_kernel_removes_together(holder: Obj, held: Obj) -> None:
     [
         (BRIDGE, CABLE),  # a port is unplugged, not deleted
         (CABLE, Addr(C1, "eth1", "10.0.0.1/24")),
+        (CABLE, NftRate("bv0", 1000, 9000)),  # a chain outlives its link
         (CABLE, Addr(HOST, "eth0", "10.0.0.1/24")),
         (CABLE, Sysctl(C1, "net.ipv4.ip_forward", "1")),
         (TABLE, NftElement("bridge", "berth", "bridges", (("ifname", "brt0"),))),

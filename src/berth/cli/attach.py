@@ -17,6 +17,8 @@ from berth.cli.output import PORT, dry_run_option, engine, json_option, print_js
 @click.option("--ifname", help="The interface's name in the sandbox. [default: the first free of eth0, eth1, …]")
 @click.option("-p", "--publish", "ports", multiple=True, metavar=PORT,
               help="Publish host ports (NAT networks).")  # fmt: skip
+@click.option("--driver-opt", "options", multiple=True, metavar="KEY=VALUE",
+              help="An option of this endpoint: ingress_rate=10mbit, egress_rate=…, gateway=false, …")  # fmt: skip
 @dry_run_option
 @json_option
 @click.pass_context
@@ -29,6 +31,7 @@ def attach(
     mac: str | None,
     ifname: str | None,
     ports: tuple[str, ...],
+    options: tuple[str, ...],
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -37,7 +40,14 @@ def attach(
     SANDBOX is a namespace's name as in `ip netns`, a path, pid:N or docker:NAME.
     """
     request = spec.attach_request(
-        network=network, sandbox=sandbox, name=name, ips=ips, mac=mac, ifname=ifname, ports=ports
+        network=network,
+        sandbox=sandbox,
+        name=name,
+        ips=ips,
+        mac=mac,
+        ifname=ifname,
+        ports=ports,
+        options=options,
     )
     with engine(ctx) as api:
         outcome = api.attach(request, dry_run=dry_run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -27,6 +28,10 @@ from berth.run import run as run_command
 @click.option("--mac", help="This MAC. [default: on a LAN always the same for the name, behind NAT for the address]")
 @click.option("-p", "--publish", "ports", multiple=True, metavar=PORT,
               help="Publish host ports (NAT networks).")  # fmt: skip
+@click.option("-P", "--publish-all", is_flag=True, help="Publish what --expose names, on any free host ports.")
+@click.option("--expose", "exposed", multiple=True, metavar="PORT[-PORT][/PROTO]", help="A port for -P.")
+@click.option("--driver-opt", "options", multiple=True, metavar="KEY=VALUE",
+              help="An option of this endpoint: ingress_rate=10mbit, egress_rate=…, gateway=false, …")  # fmt: skip
 @click.option("--rootfs", type=click.Path(path_type=Path), metavar="DIR",
               help="Run a container with this root file system, by crun or runc. [default: a plain process that sees"
               " the host's files]")  # fmt: skip
@@ -45,6 +50,9 @@ def run(
     ips: tuple[str, ...],
     mac: str | None,
     ports: tuple[str, ...],
+    publish_all: bool,
+    exposed: tuple[str, ...],
+    options: tuple[str, ...],
     rootfs: Path | None,
     interactive: bool,
     tty: bool,
@@ -74,7 +82,9 @@ def run(
     request = RunRequest(
         command=command,
         mode=mode,
-        attach=_attach(mode, word, name, ips, mac, ports),
+        attach=_attach(
+            mode, word, name=name, ips=ips, mac=mac, ports=ports, expose=_exposed(exposed, publish_all), options=options
+        ),
         join=word if mode is Mode.JOIN else "",
         name=None if name is None else spec.endpoint_name(name),
         hostname=hostname,
@@ -88,16 +98,24 @@ def run(
     sys.exit(code)
 
 
-def _attach(
-    mode: Mode, network: str, name: str | None, ips: tuple[str, ...], mac: str | None, ports: tuple[str, ...]
-) -> AttachRequest | None:
+def _exposed(exposed: tuple[str, ...], publish_all: bool) -> tuple[str, ...]:
+    if publish_all and not exposed:
+        raise Invalid("-P has nothing to publish: a root file system does not say its ports; name them with --expose")
+    if exposed and not publish_all:
+        raise Invalid("--expose alone opens nothing: add -P to publish its ports, or publish one with -p")
+    return exposed
+
+
+def _attach(mode: Mode, network: str, *, name: str | None, **asked: Any) -> AttachRequest | None:
+    """`asked`: what `spec.attach_request` takes."""
     if mode is Mode.NETWORK:
         # The sandbox is not born yet: this process stands in for it.
-        return spec.attach_request(
-            network=network, sandbox=f"pid:{os.getpid()}", name=name, ips=ips, mac=mac, ports=ports
+        return spec.attach_request(network=network, sandbox=f"pid:{os.getpid()}", name=name, **asked)
+    if any(asked.values()):
+        raise Invalid(
+            "only a network can give an address, a MAC, a port or an option: leave --ip, --mac, -p, -P and"
+            " --driver-opt out"
         )
-    if ips or mac is not None or ports:
-        raise Invalid("only a network can give an address, a MAC or a port: leave --ip, --mac and -p out")
     return None
 
 

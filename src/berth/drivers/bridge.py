@@ -57,6 +57,7 @@ class BridgeDriver:
             allow_from=_allowed(asked, host),
             host_access=asked.setting("host_access") != "false",
             proxy=asked.setting("proxy") or "auto",
+            rates=asked.rates,
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,

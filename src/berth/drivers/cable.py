@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from berth.model import Endpoint, Network, Placement
+from collections.abc import Iterable
+
+from berth.drivers.limits import limits
+from berth.model import Endpoint, Network, Placement, StaticRoute
 from berth.ovs import OvsPort, TxChecksums
+from berth.spec import static_routes
 from berth.state import HOST, MARK, Addr, LinkUp, Obj, Route, State, Sysctl, Veth
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
@@ -22,6 +26,7 @@ def cable(net: Network, ep: Endpoint) -> State:
         plug.add(OvsPort(net.bridge, ep.link, mark))
     if net.userspace:
         plug |= {TxChecksums(ns, ep.ifname), *_deaf(ep.link)}
+    plug |= limits(net, ep)
     if not full:
         return frozenset(plug)
     objects: set[Obj] = {*plug, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
@@ -29,9 +34,17 @@ def cable(net: Network, ep: Endpoint) -> State:
     for version in ep.default_route:
         gateway = next(p.gateway for p in net.pools if p.subnet.version == version and p.gateway is not None)
         objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(gateway), _METRIC[version]))
-    for route in net.routes:
+    for route in _routes(net, ep):
         objects.add(Route(ns, str(route.subnet), ep.ifname, str(route.via), _METRIC[route.subnet.version]))
     return frozenset(objects)
+
+
+def _routes(net: Network, ep: Endpoint) -> Iterable[StaticRoute]:
+    """The network's routes; one of the endpoint's own replaces the one to that subnet."""
+    own = dict(ep.options).get("routes") if ep.options else None
+    if own is None:
+        return net.routes
+    return {route.subnet: route for route in (*net.routes, *static_routes(own))}.values()
 
 
 def _deaf(link: str) -> set[Sysctl]:

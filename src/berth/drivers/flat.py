@@ -29,6 +29,7 @@ class FlatDriver:
     def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
         """Find the LAN's subnet and router through the bridge. Raises `Invalid`, `NotFound` or `Taken`."""
         bridge = _bridge(asked, host)
+        _refuse_rates(asked, bridge)
         subnets = asked.subnets or _lan_subnets(asked, bridge)
         _refuse_strange(subnets, bridge)
         pools = tuple(_pool(pool, asked, bridge, host) for pool in pair_pools(asked, subnets))
@@ -53,6 +54,7 @@ class FlatDriver:
             nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not ours(port.alias))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             routes=routes(asked, pools),
+            rates=asked.rates,
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -65,6 +67,13 @@ class FlatDriver:
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """A cable into the LAN's bridge."""
         return cable(net, ep) | (bypass.for_endpoint(net, ep) if net.bypass else NOTHING)
+
+
+def _refuse_rates(asked: NetworkSpec, bridge: HostLink) -> None:
+    if asked.rates and bridge.kind == "ovs":
+        # It takes its ports' queues away, and one outside the kernel sees frames before any hook.
+        key, _ = asked.rates[0]
+        raise Invalid(f"{key} is for bridges of the kernel's, and {bridge.name} is Open vSwitch's: leave it out")
 
 
 def _bypass(asked: NetworkSpec, bridge: HostLink, host: Host) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
+from berth.engine import options
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
@@ -124,7 +125,7 @@ def _place(parts: Parts, net: Network, request: AttachRequest) -> _Place:
     sandbox = parts.kernel.sandbox(request.sandbox)
     with parts.store.read() as tx:
         others = tx.endpoints(sandbox=sandbox)
-    ifname = request.ifname or _free_ifname(net.ifname_prefix, others)
+    ifname = request.ifname or _free_ifname(options.prefix(net, request), others)
     return _Place(sandbox, ifname, others, parts.kernel.read(_sandbox_scope(sandbox, ifname)))
 
 
@@ -165,6 +166,7 @@ def _decide(
             f"network {net.name} is {net.driver}: ports are published on NAT networks only;"
             " here the endpoint's own address has all its ports"
         )
+    options.refuse_useless(net, request)
     handed = request.placement is Placement.HANDOVER
     name = request.name or (_handed_name(tx, net, request) if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):
@@ -183,7 +185,7 @@ def _decide(
             ifname=ifname if net.bridge else "",
             mac=request.mac or net.mac_for("" if handed else name, addresses),
             addresses=addresses,
-            default_route=_default_route(net, place, warnings),
+            default_route=_default_route(net, place, warnings) if options.gateway(request) else (),
             ports=ports,
             placement=request.placement,
             options=request.options,
@@ -351,7 +353,7 @@ def _heir(tx: Tx, ep: Endpoint) -> Endpoint | None:
         return None
     for other in tx.endpoints(sandbox=ep.sandbox):
         net = tx.network(other.network)
-        if other.id != ep.id and net is not None and _offers(net, ep.default_route):
+        if other.id != ep.id and net is not None and options.gateway(other) and _offers(net, ep.default_route):
             return other
     return None
 

@@ -10,6 +10,7 @@ from berth.engine.reach import reach
 from berth.errors import BerthError
 from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan
+from berth.rates import NftRate
 from berth.seams import Outcome, Scope
 from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, keys
 
@@ -75,17 +76,18 @@ def heal(parts: Parts) -> Plan:
         return reach(parts.kernel, frozenset(want), Scope(keys(want)))
 
 
-_FIREWALL = (NftTable, NftElement, NftHook, NftPass)
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate)
 
 
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:
     """Whether an endpoint has a part of its own in the firewall."""
-    return bool(ep.ports or networks[ep.network].bypass)
+    net = networks[ep.network]
+    return bool(ep.ports or ep.options or net.bypass or net.rates)
 
 
 def _link(obj: Obj) -> str:
     """The link that has to be there for an element or a hook; "" for none."""
-    if isinstance(obj, NftHook):
+    if isinstance(obj, NftHook | NftRate):
         return obj.dev
     return next((v for kind, v in obj.data if kind == "ifindex"), "") if isinstance(obj, NftElement) else ""
 

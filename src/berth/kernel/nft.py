@@ -36,6 +36,7 @@ from berth.kernel.netlink import (
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.rtnl import index, name_of
 from berth.plan import Add, Change
+from berth.rates import NftRate
 from berth.state import NftElement, NftHook, NftPass, NftTable, Part
 
 SUBSYSTEM = 10
@@ -260,7 +261,7 @@ def write_together(made: Sequence[Add | Change]) -> None:
                 lines.append(_table_script(table, replace=isinstance(op, Change)))
             case NftElement() as entry:
                 members.setdefault(f"{entry.family} {entry.table} {entry.set}", []).append(entry.member())
-            case NftHook() | NftPass() as entry:
+            case NftHook() | NftPass() | NftRate() as entry:
                 lines.append(entry.script())
     # After the tables, and many to a command: nft looks through all of its commands for each.
     lines += [f"add element {where} {{ {', '.join(all_of)} }}" for where, all_of in members.items()]

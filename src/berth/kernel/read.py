@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import nft, offload, passes, rtnl, sysctl
+from berth.kernel import nft, offload, passes, rates, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -59,6 +59,7 @@ def read(scope: Scope) -> State:
                     found |= set(_inside(nl, ns, keys))
         except (NotFound, Invalid):
             continue
+    found |= set(_shapes(by_ns[HOST]))
     found |= set(_carried(scope, by_ns[HOST]))
     found |= set(_files(by_ns[HOST]))
     found |= set(_switches(scope, by_ns[HOST]))
@@ -180,6 +181,13 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
                 yield route if entry.index else Foreign(route.key, f"a route to {entry.dst} with several next hops")
 
 
+def _shapes(keys: Iterable[Key]) -> Iterator[Obj]:
+    devs = {key[2] for key in keys if key[0] == "shaped"}
+    if devs:
+        with Netlink(ROUTE) as nl:
+            yield from rates.read_shapes(nl, devs)
+
+
 def _files(keys: Iterable[Key]) -> Iterator[Obj]:
     for key in keys:
         if key[0] == "file" and (found := durable.read(key[2])) is not None:
@@ -218,7 +226,10 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     nl = Netlink.kept(NETFILTER)
     if scope.marked:
         names |= {(family, name) for family, name in nft.tables(nl) if nft.marked(family, name)}
-    for family, name in sorted(names):
+    policing = {(family, name) for family, name in names if rates.is_rate(family, name)}
+    if policing:
+        yield from (entry for entry in rates.read_rates(nl) if scope.marked or entry.key in wanted)
+    for family, name in sorted(names - policing):
         try:
             table = nft.read_table(nl, family, name)
             entries: list[Obj] = [table, *nft.read_elements(nl, family, name)] if table is not None else []

@@ -16,12 +16,13 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import nft, offload, passes, rtnl, sysctl
+from berth.kernel import nft, offload, passes, rates, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
+from berth.rates import NftRate, Shaped
 from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Route, Sysctl, Veth
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
@@ -46,7 +47,7 @@ def send(plan: Plan) -> None:
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
     made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, NftTable))]
-    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass) for new in made)
+    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass | NftRate) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
 
 
@@ -68,6 +69,8 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_cables
         case LinkUp() | Addr() | Route():
             return _send_links
+        case Shaped():
+            return _send_shapes
         case Port() | MovedAddr() | MovedNeigh() | MovedRoute() | MovedRule():
             return _send_load
         case TextFile():
@@ -78,7 +81,7 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_checksums
         case OvsBridge() | OvsPort():
             return _send_switches
-        case NftElement() | NftHook():
+        case NftElement() | NftHook() | NftRate():
             return _send_entries
         case NftPass():
             return _send_passes
@@ -109,6 +112,19 @@ def _send_cables(ops: Sequence[Op]) -> None:
 def _send_links(ops: Sequence[Op]) -> None:
     with Netlink(ROUTE) as nl:
         _batch(nl, [(op, message) for op in ops for message in _encode(_ip_messages, nl, op)])
+
+
+def _send_shapes(ops: Sequence[Op]) -> None:
+    nl = Netlink.kept(ROUTE)
+    _batch(nl, [(op, message) for op in ops for message in _encode(_shape_messages, nl, op)])
+
+
+def _shape_messages(nl: Netlink, op: Op) -> Iterator[Message]:
+    match op:
+        case Add(new=Shaped() as shaped) | Change(new=Shaped() as shaped):
+            yield rates.add_shape(nl, shaped)
+        case Del(old=Shaped() as shaped):
+            yield rates.delete_shape(nl, shaped)
 
 
 def _send_load(ops: Sequence[Op]) -> None:
@@ -300,6 +316,10 @@ def _send_entries(ops: Sequence[Op]) -> None:
 def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Message]]:
     for op in ops:
         match op:
+            case Del(old=NftRate() as entry) | Change(old=NftRate() as entry) if delete:
+                yield from ((op, message) for message in rates.delete_rate(entry))
+            case Add(new=NftRate() as entry) | Change(new=NftRate() as entry) if not delete:
+                yield from ((op, message) for message in rates.add_rate(entry))
             case Del(old=entry) | Change(old=entry) if delete and isinstance(entry, NftElement | NftHook):
                 yield from ((op, message) for message in nft.delete_entry(entry))
             case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook):
@@ -355,6 +375,9 @@ def explain(error: OSError, op: Op) -> BerthError:
         return Taken(f"already there: `{what}`: remove it or choose another")
     if code == errno.ENODEV:
         return NotFound(f"no such link for `{what}`: see `ip link`")
+    if code == errno.ENOENT and isinstance(obj, Shaped | NftRate):
+        module = "sch_tbf" if isinstance(obj, Shaped) else "nft_limit"
+        return Unsupported(f"this kernel has no rate limits for `{what}`: it lacks {module}; leave the rate out")
     if code == errno.EOPNOTSUPP:
         return Unsupported(f"this kernel cannot do `{what}` ({error.strerror})")
     return Refused(f"the kernel refused `{what}`: {error.strerror}")

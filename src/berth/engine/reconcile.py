@@ -11,7 +11,7 @@ from berth.errors import BerthError
 from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan
 from berth.seams import Outcome, Scope
-from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, keys
+from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, Zoned, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
@@ -75,7 +75,7 @@ def heal(parts: Parts) -> Plan:
         return reach(parts.kernel, frozenset(want), Scope(keys(want)))
 
 
-_FIREWALL = (NftTable, NftElement, NftHook, NftPass)
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass, Zoned)
 
 
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:

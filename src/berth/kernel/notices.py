@@ -10,7 +10,7 @@ import socket
 import struct
 from contextlib import suppress
 
-from berth.kernel import passes
+from berth.kernel import firewalld, passes
 from berth.kernel.netlink import NETFILTER, Netlink, attrs, string
 from berth.kernel.nft import FAMILY_NAMES, SUBSYSTEM, marked
 
@@ -77,10 +77,10 @@ def concerns(data: bytes, ours: set[int]) -> bool:
 
 
 def _relied_on(kind: int, body: bytes) -> bool:
-    """Whether a message is about a table of ours, or a chain that our packets have to get through."""
+    """Whether a message is about a table of ours, or what our packets have to get through."""
     family, fields = FAMILY_NAMES.get(body[0], ""), attrs(body, 4)
     table = string(fields.get(_TABLE, b""))
-    if marked(family, table):
+    if marked(family, table) or (family, table) == firewalld.TABLE:
         return True
     chain = string(fields.get(_CHAIN[kind], b"")) if kind in _CHAIN else ""
     return (family, table, chain) in passes.PLACES

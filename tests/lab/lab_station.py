@@ -2,6 +2,8 @@
 
     lab_station.py serve PORT              answer TCP and UDP with the address that asked
     lab_station.py ask tcp|udp HOST PORT   ask such a server; prints what it said, and fails after a second
+    lab_station.py echo PORT               send back what comes in by one TCP connection
+    lab_station.py keep HOST PORT N        N times, ask such a server something and wait for it; prints N
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
     lab_station.py crowd NETWORK FIRST N   attach sandboxes crowdFIRST… to a network until it is full, N at most
@@ -17,6 +19,7 @@ import selectors
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from ipaddress import ip_address
@@ -67,6 +70,28 @@ def ask(proto: str, host: str, port: str) -> None:
         asking.connect((host, int(port)))
         asking.send(b"?")
         print(asking.recv(2048).decode())
+
+
+def echo(port: str) -> None:
+    """Send back what one connection brings, until it ends."""
+    with socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        print("ready", flush=True)
+        connection, _ = listener.accept()
+        with connection:
+            while data := connection.recv(2048):
+                connection.sendall(data)
+
+
+def keep(host: str, port: str, times: str) -> None:
+    """Keep a connection busy, a few milliseconds between two questions."""
+    with socket.create_connection((host, int(port)), 10) as connection:
+        print("ready", flush=True)
+        for _ in range(int(times)):
+            connection.sendall(b"?")
+            if connection.recv(1) != b"?":
+                raise ConnectionResetError("it has ended")
+            time.sleep(0.002)
+    print(times, flush=True)
 
 
 def sniff(dev: str) -> None:
@@ -124,5 +149,5 @@ def clear() -> None:
 
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
-    verbs = {"serve": serve, "ask": ask, "sniff": sniff, "crowd": crowd, "clear": clear}
+    verbs = {"serve": serve, "ask": ask, "echo": echo, "keep": keep, "sniff": sniff, "crowd": crowd, "clear": clear}
     verbs[sys.argv[1]](*sys.argv[2:])

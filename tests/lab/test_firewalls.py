@@ -22,6 +22,7 @@ pytestmark = [
 NAT = "network create --subnet 10.20.0.0/24 --ipv6 --subnet fd20::/64 backend"
 FLAT = "network create --driver flat --ipv6 -o parent=br0 lan"
 FILTERED = "sysctl -qw net.bridge.bridge-nf-call-iptables={0} net.bridge.bridge-nf-call-ip6tables={0}"
+TCP = (f"{LAPTOP}:80", f"{LAPTOP6}:80")
 OUT = (INTERNET, INTERNET6, LAPTOP, LAPTOP6)
 
 
@@ -81,9 +82,16 @@ class Harbour:
         ways = [("api", address) for address in OUT] + [("web", address) for address in OUT]
         ways += [(node, address) for node in ("laptop", "router") for address in self.web]
         missing = self.ground.pings(*ways, wait=wait)
-        with self.ground.serving("api"):
-            answers = self.ground.ask("laptop", HOST, HOST6, port=8080)
-        return missing + [("laptop", to) for to, said in zip((HOST, HOST6), answers, strict=True) if not said]
+        with self.ground.serving("api", "web", "laptop"):  # there are firewalls that let pings through
+            for node, addresses, port in (
+                ("api", (LAPTOP, LAPTOP6), 80),
+                ("web", (LAPTOP, LAPTOP6), 80),
+                ("laptop", self.web, 80),
+                ("laptop", (HOST, HOST6), 8080),
+            ):
+                answers = self.ground.ask(node, *addresses, port=port)
+                missing += [(node, f"{to}:{port}") for to, said in zip(addresses, answers, strict=True) if not said]
+        return missing
 
     def works(self) -> bool:
         """Whether all ways do."""
@@ -94,6 +102,7 @@ class Harbour:
 def harbour(ground: Ground) -> Iterator[Harbour]:
     with Debian(ground.lab, "host", {}, firewall_tree()) as debian:
         yield Harbour(ground, debian)
+        ground.sh("nft flush ruleset")  # ufw leaves its chains, and the policy DROP while it is on
 
 
 # --- firewalld ------------------------------------------------------------------------------------------
@@ -139,8 +148,8 @@ def test_firewalld_forwards_what_it_would_reject(harbour: Harbour, firewalld: Fi
     bridge = firewalld.cmd("--zone=trusted", "--list-interfaces").strip()
     assert harbour.failures() == []
     firewalld.cmd("--zone=trusted", f"--remove-interface={bridge}")
-    lost = harbour.failures()
-    assert [way for way in lost if way[0] == "api"] == [("api", address) for address in OUT], "which this is for"
+    lost = [way for way in harbour.failures() if way[0] == "api"]
+    assert lost == [("api", address) for address in (*OUT, *TCP)], "which this is for"
     harbour.berth("reconcile")
     assert harbour.failures() == []
     harbour.clear()
@@ -178,3 +187,109 @@ def test_a_firewalld_that_does_not_answer_is_named(harbour: Harbour, firewalld: 
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done
     assert "firewalld does not answer on D-Bus" in done.stderr
     assert harbour.ground.told("network ls") == []
+
+
+# --- ufw ------------------------------------------------------------------------------------------------
+
+
+def test_ufw_does_not_stop_what_is_berths(harbour: Harbour) -> None:
+    """Its default is DROP for what is forwarded; its own rules and chains are as they would be without Berth."""
+    harbour.networks()
+    with harbour.daemon():
+        ufw(harbour, "--force", "enable")
+        until(harbour.works)
+        ufw(harbour, "allow", "22/tcp")
+        ufw(harbour, "reload")
+        until(harbour.works)
+        assert any("berth:in brt" in line for line in forward(harbour)), "ufw would have stopped it"
+        ufw(harbour, "disable")
+        until(harbour.works)
+        ufw(harbour, "--force", "enable")
+        until(harbour.works)
+        harbour.clear()
+    assert not any("berth" in line for line in forward(harbour))
+
+
+def test_what_ufw_drops_without_berths_rules(harbour: Harbour) -> None:
+    ufw(harbour, "--force", "enable")
+    before = forward(harbour)
+    harbour.networks()
+    assert harbour.failures() == []
+    for tool in ("iptables-nft", "ip6tables-nft"):
+        harbour.ground.sh(f"{tool} -D FORWARD 1; {tool} -D FORWARD 1")
+    assert forward(harbour) == before
+    assert [way for way in harbour.failures() if way[0] == "api"] == [("api", address) for address in TCP]
+    harbour.berth("reconcile")
+    assert harbour.failures() == []
+    harbour.clear()
+    assert forward(harbour) == before
+
+
+def ufw(harbour: Harbour, *words: str) -> None:
+    harbour.debian.run(["ufw", *words], check=True)
+
+
+def forward(harbour: Harbour) -> list[str]:
+    return harbour.ground.sh("iptables-nft -S FORWARD; ip6tables-nft -S FORWARD").splitlines()
+
+
+# --- iptables-legacy ------------------------------------------------------------------------------------
+
+LEGACY = ("iptables-legacy", "ip6tables-legacy")
+STOPS = {
+    "policy": "{0} -P FORWARD DROP; {0} -A FORWARD -s {1} -j ACCEPT",
+    "reject": "{0} -A FORWARD -s {1} -j ACCEPT; {0} -A FORWARD -j REJECT",
+    "docker": "{0} -N DOCKER-USER; {0} -A DOCKER-USER -j RETURN; {0} -I FORWARD -j DOCKER-USER; {0} -P FORWARD DROP",
+}
+
+
+@pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
+def test_the_legacy_tables_let_a_nat_network_through(ground: Ground, stop: str) -> None:
+    def rules() -> str:
+        return ground.sh("iptables-legacy -S; ip6tables-legacy -S")
+
+    for tool, source in zip(LEGACY, ("198.51.100.7", "2001:db8:ffff::7"), strict=True):
+        undo = f"{tool} -P FORWARD ACCEPT; {tool} -F; {tool} -X"
+        ground.until_end(stop.format(tool, source), undo)
+    before = rules()
+    ground.berth(NAT)
+    ground.sandbox("api")
+    ground.attach("backend", "api", "-p 8080:80")
+    ways = [("api", address) for address in OUT]
+    assert ground.pings(*ways) == []
+    with ground.serving("api"):
+        assert ground.ask("laptop", HOST, HOST6, port=8080) == [LAPTOP, LAPTOP6]
+    assert ground.told("reconcile")["done"] == []
+    for tool in LEGACY:  # as it would be without Berth's rules
+        ground.sh(f"{tool}-save | grep -v berth: | {tool}-restore")
+    assert rules() == before
+    assert ground.pings(*ways, wait=1) == ways
+    ground.berth("reconcile")
+    assert ground.pings(*ways) == []
+    ground.berth("detach backend api")
+    ground.berth("network rm backend")
+    assert rules() == before
+
+
+# --- nftables.service -----------------------------------------------------------------------------------
+
+
+def test_a_restart_of_nftables_service_is_healed(harbour: Harbour) -> None:
+    """Its command with Debian's own file, which begins with `flush ruleset`; an open connection goes on."""
+    ground = harbour.ground
+    with harbour.daemon():
+        harbour.networks()
+        before = ground.sh("nft list table inet berth")
+        with (
+            ground.station("api", "echo", "80"),
+            ground.station("laptop", "keep", HOST, "8080", "1000") as four,
+        ):
+            for _ in range(5):
+                harbour.debian.run(["nft", "-f", "/etc/nftables.conf"], check=True)
+                took = until(lambda: ground.sh("nft list table inet berth || true") == before)
+                print(f"back after {took:.2f} s")
+            until(lambda: four() == ["1000"])
+        assert harbour.failures() == []
+        assert "chain input" in ground.sh("nft list table inet filter")
+        harbour.clear()
+    assert "berth" not in ground.sh("nft list ruleset")

@@ -13,6 +13,7 @@ from contextlib import suppress
 from berth.kernel import firewalld, passes
 from berth.kernel.netlink import NETFILTER, Netlink, attrs, string
 from berth.kernel.nft import FAMILY_NAMES, SUBSYSTEM, marked
+from berth.kernel.steady import Steady
 
 _GROUP = 7  # NFNLGRP_NFTABLES
 _ROOM = 4 << 20  # bytes: a ruleset of some ten thousand rules may go at once
@@ -38,6 +39,8 @@ class Notices:
         except OSError:
             self._socket.close()
             raise
+        self._steady = Steady()
+        self._hold()
 
     def fileno(self) -> int:
         """For a selector."""
@@ -46,9 +49,19 @@ class Notices:
     def close(self) -> None:
         """Hear no more."""
         self._socket.close()
+        self._steady.close()
 
     def pending(self) -> bool:
         """Take all that was told; whether somebody else may have changed what Berth relies on."""
+        if changed := self._heard():
+            self._hold()
+        return changed
+
+    def _hold(self) -> None:
+        with suppress(OSError):  # it is for comfort
+            self._steady.hold()
+
+    def _heard(self) -> bool:
         changed = False
         while True:
             try:

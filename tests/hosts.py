@@ -15,6 +15,15 @@ _PACKAGES = (
 )
 
 
+# libpam-systemd (logind) for polkitd, which firewalld wants, as above.
+_FIREWALLS = "systemd,libpam-systemd,dbus,firewalld,ufw,iptables,nftables,iproute2,procps"
+
+
+def firewall_tree() -> Path:
+    """A Debian with every program that looks after a host's firewall; shared as the other is."""
+    return trees.tree("bookworm-firewalls", "bookworm", _FIREWALLS, lambda made: None)
+
+
 def net_tree() -> Path:
     """The tree, made once; it is shared, and nobody may write to it."""
     return trees.tree("bookworm-net", "bookworm", _PACKAGES, lambda made: None)

@@ -98,6 +98,7 @@ class Veth(Noun, frozen=True, tag=True):
     inner: str
     mac: str  # the inner end's
     inner_mtu: int = 0  # of the inner end; 0: the same
+    hairpin: bool = False  # the bridge may send back out of the outer end what came in by it
 
     @property
     def key(self) -> Key:
@@ -138,6 +139,7 @@ class Veth(Noun, frozen=True, tag=True):
             f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
             f" peer name {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}{netns}"
             f" && ip link set {self.name} alias {self.alias} addrgenmode none"
+            + (f" && bridge link set dev {self.name} hairpin on" if self.hairpin else "")
         )
 
     def describe_removal(self) -> str:
@@ -146,9 +148,14 @@ class Veth(Noun, frozen=True, tag=True):
     def describe_change(self, old: Noun) -> str:
         if self.remakes(old):
             return f"{old.describe_removal()} && {self.describe()}"
+        hairpin = f"bridge link set dev {self.name} hairpin {'on' if self.hairpin else 'off'}"
+        turned = isinstance(old, Veth) and old.hairpin != self.hairpin
+        if turned and self.met_by(msgspec.structs.replace(old, hairpin=self.hairpin)):
+            return hairpin
         plug = f"master {self.master}" if self.master else "nomaster"
         inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}"
-        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias} && {inner}"
+        last = f" && {hairpin}" if self.master and (self.hairpin or turned) else ""
+        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias} && {inner}{last}"
 
 
 class Sysctl(Noun, frozen=True, tag=True):
@@ -417,6 +424,7 @@ class NftPass(Noun, frozen=True, tag=True):
     direction: str
     chain: str = "DOCKER-USER"
     needless: bool = False  # read where no such chain is in the way
+    legacy: bool = False  # in the tables of iptables-legacy, which nftables does not see
 
     @property
     def sticky(self) -> bool:
@@ -427,7 +435,8 @@ class NftPass(Noun, frozen=True, tag=True):
 
     @property
     def key(self) -> Key:
-        return ("pass", HOST, self.family, self.dev, self.direction, self.chain)
+        legacy = ("legacy",) if self.legacy else ()
+        return ("pass", HOST, self.family, self.dev, self.direction, self.chain, *legacy)
 
     @property
     def comment(self) -> str:
@@ -435,6 +444,8 @@ class NftPass(Noun, frozen=True, tag=True):
         return f"{MARK}{self.direction} {self.dev}"
 
     def describe(self) -> str:
+        if self.legacy:
+            return f"{self._tool()} -I {self.chain} {shlex.join(self.rule())}"
         return f"nft '{self.script()}'"
 
     def script(self) -> str:
@@ -442,10 +453,43 @@ class NftPass(Noun, frozen=True, tag=True):
         rule = f'{self.direction[0]}ifname "{self.dev}" counter accept comment "{self.comment}"'
         return f"insert rule {self.family} {self.table} {self.chain} {rule}"
 
+    def rule(self) -> list[str]:
+        """The rule in iptables' words."""
+        return [f"-{self.direction[0]}", self.dev, "-m", "comment", "--comment", self.comment, "-j", "ACCEPT"]
+
     def describe_removal(self) -> str:
         # nft deletes by number only. iptables has two places for a comment and writes the one, but knows both.
-        tool, comment = "iptables" if self.family == "ip" else "ip6tables", shlex.quote(self.comment)
-        return f"{tool} -D {self.chain} -{self.direction[0]} {self.dev} -m comment --comment {comment} -j ACCEPT"
+        return f"{self._tool()} -D {self.chain} {shlex.join(self.rule())}"
+
+    def _tool(self) -> str:
+        return ("iptables" if self.family == "ip" else "ip6tables") + ("-legacy" if self.legacy else "")
+
+
+class Zoned(Noun, frozen=True, tag=True):
+    """That firewalld forwards a link's packets: the link is in a zone. Where firewalld is not, nothing has to be."""
+
+    rank: ClassVar[int] = 76
+    default: ClassVar[str] = "trusted"
+    dev: str
+    zone: str = "trusted"
+    needless: bool = False  # read where firewalld is not, or where somebody else has chosen the zone
+
+    @property
+    def sticky(self) -> bool:
+        return self.needless
+
+    def met_by(self, there: Noun) -> bool:
+        return isinstance(there, Zoned)
+
+    @property
+    def key(self) -> Key:
+        return ("zone", HOST, self.dev)
+
+    def describe(self) -> str:
+        return f"firewall-cmd --zone={self.zone} --add-interface={self.dev}"
+
+    def describe_removal(self) -> str:
+        return f"firewall-cmd --zone={self.zone} --remove-interface={self.dev}"
 
 
 class Foreign(Noun, frozen=True, tag=True):
@@ -487,6 +531,7 @@ Obj: TypeAlias = (
     | NftPass
     | NftRate
     | Shaped
+    | Zoned
     | Port
     | MovedAddr
     | MovedRoute

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -44,14 +45,15 @@ exec sleep infinity
 class Debian:
     """A tree's programs on a node, for the length of a `with` block; all that they started ends with it."""
 
-    def __init__(self, lab: Session, node: str, files: Mapping[str, File]) -> None:
-        self._lab, self._node, self._files = lab, node, files
+    def __init__(self, lab: Session, node: str, files: Mapping[str, File], tree: Path | None = None) -> None:
+        """`tree`: another than the one of the systems that configure a host's network."""
+        self._lab, self._node, self._files, self._tree = lab, node, files, tree
         self._keeper: Inside | None = None
         self._pid = ""  # the keeper's, as the lab counts
 
     def __enter__(self) -> Self:
         apart = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "unchanged"]
-        argv = [*apart, "sh", "-ec", _KEEPER, "keeper", str(net_tree())]
+        argv = [*apart, "sh", "-ec", _KEEPER, "keeper", str(self._tree or net_tree())]
         self._keeper = self._lab.popen(self._node, argv, stdin=_NULL, stdout=_PIPE, text=True)
         assert self._keeper.stdout is not None
         self._pid = self._keeper.stdout.readline().strip()
@@ -66,6 +68,11 @@ class Debian:
         self._keeper.kill()
         self._keeper.wait()
         self._keeper.stdout.close()
+
+    @property
+    def root(self) -> Path:
+        """Its root directory, as other programs in the lab see it."""
+        return Path(f"/proc/{self._pid}/root")
 
     def write(self, files: Mapping[str, File]) -> None:
         """Write files below its root directory."""

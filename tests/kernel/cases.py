@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from ipaddress import ip_address
 
+from msgspec.structs import replace
+
 from berth.firewall import bypass, proxy, tables
 from berth.model import Network, Proxied
 from berth.ovs import TxChecksums
@@ -93,6 +95,17 @@ def _cables() -> list[Case]:
             Veth("bv0", "plug", 1400, ENDPOINT, HOST, "bw0", "02:00:00:00:02:01", 1300),
             squatter=there,
         ),
+        Case(
+            "veth-hairpin",
+            Veth("bv0", "plug", 1400, ENDPOINT, C1, "eth1", "02:00:00:00:02:01", 0, True),
+            veth(C1, "eth1"),
+        ),
+        Case(
+            "veth-hairpin-plugged-elsewhere",
+            replace(veth(C1, "eth1"), hairpin=True),
+            replace(veth(C1, "eth1", master="plug2"), hairpin=True),
+        ),
+        Case("handover-hairpin", veth(HOST, "bw0"), replace(veth(HOST, "bw0"), hairpin=True)),
         Case("veth-other-name", veth(C1, "eth.1"), veth(C1, "eth.2"), squatter=there),
         Case(
             "veth-inner-name-taken",
@@ -291,25 +304,36 @@ def _rates() -> list[Case]:
 
 def _passes() -> list[Case]:
     """As Docker leaves its chains: jumped to from FORWARD, and empty but for the way back. And a FORWARD that drops."""
-    return [
-        Case(
-            f"pass-{family}-{way}",
-            NftPass(family, "plug", way),
-            around=f"nft 'add table {family} filter; add chain {family} filter DOCKER-USER;"
-            f" add rule {family} filter DOCKER-USER counter return'",
-        )
-        for family in ("ip", "ip6")
-        for way in NftPass.directions
-    ] + [
-        Case(
-            f"pass-{family}-{way}-forward",
-            NftPass(family, "plug", way, "FORWARD"),
-            around=f"nft 'add table {family} filter; add chain {family} filter FORWARD"
-            " { type filter hook forward priority 0; policy drop; }'",
-        )
-        for family in ("ip", "ip6")
-        for way in NftPass.directions
-    ]
+    return (
+        [
+            Case(
+                f"pass-{family}-{way}",
+                NftPass(family, "plug", way),
+                around=f"nft 'add table {family} filter; add chain {family} filter DOCKER-USER;"
+                f" add rule {family} filter DOCKER-USER counter return'",
+            )
+            for family in ("ip", "ip6")
+            for way in NftPass.directions
+        ]
+        + [
+            Case(
+                f"pass-{family}-{way}-forward",
+                NftPass(family, "plug", way, "FORWARD"),
+                around=f"nft 'add table {family} filter; add chain {family} filter FORWARD"
+                " { type filter hook forward priority 0; policy drop; }'",
+            )
+            for family in ("ip", "ip6")
+            for way in NftPass.directions
+        ]
+        + [
+            Case(f"pass-{family}-{way}-legacy", NftPass(family, "plug", way, chain, legacy=True), around=around)
+            for family, tool in (("ip", "iptables-legacy"), ("ip6", "ip6tables-legacy"))
+            for way, chain, around in (
+                ("in", "FORWARD", f"{tool} -P FORWARD DROP"),
+                ("out", "DOCKER-USER", f"{tool} -N DOCKER-USER; {tool} -I FORWARD -j DOCKER-USER"),
+            )
+        ]
+    )
 
 
 def _place(ns: str) -> str:

@@ -142,6 +142,7 @@ def links_by_ip(ns: str) -> dict[str, rtnl.Link]:
             peer=entry.get("link_index") or index.get(entry.get("link", ""), 0),
             peer_nsid=entry.get("link_netnsid", -1),
             fresh=not (bridge.get("stp_state") or bridge.get("forward_delay")),
+            hairpin=bool(entry.get("linkinfo", {}).get("info_slave_data", {}).get("hairpin")),
             address_mode=["eui64", "none", "stable_secret", "random"].index(entry["inet6_addr_gen_mode"]),
         )
     return found

@@ -19,7 +19,7 @@ from berth.moved import Moved, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Plan, diff
 from berth.rates import Shaped
-from berth.state import HOST, Addr, Foreign, NftElement, NftHook, NftPass, Obj, Route, Sysctl
+from berth.state import HOST, Addr, Foreign, NftElement, NftHook, NftPass, Obj, Route, Sysctl, Zoned
 
 from .cases import CASES, LAN_TABLE, Case
 from .conftest import C1, Host, sh, type_in
@@ -122,7 +122,8 @@ def test_what_is_printed_is_what_would_be_sent(stage: Host, case: Case) -> None:
 
 
 def test_every_noun_has_its_rows() -> None:
-    elsewhere = {OvsBridge, OvsPort, *get_args(Moved), Port, TextFile}  # in test_ovs.py and test_moved.py
+    # In test_ovs.py, test_moved.py and lab/test_firewalls.py.
+    elsewhere = {OvsBridge, OvsPort, *get_args(Moved), Port, TextFile, Zoned}
     nouns = set(get_args(Obj)) - {Foreign, *elsewhere}
     assert {type(case.obj) for case in CASES} == nouns
     assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftHook, NftPass}

@@ -4,6 +4,8 @@
     lab_station.py ask tcp|udp HOST PORT   ask such a server; prints what it said, and fails after a second
     lab_station.py drain PORT              take in what is poured, and say how many bytes it was and in how many seconds
     lab_station.py pour HOST PORT BYTES    send as much to it; prints what it said
+    lab_station.py echo PORT               send back what comes in by one TCP connection
+    lab_station.py keep HOST PORT N        N times, ask such a server something and wait for it; prints N
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
     lab_station.py crowd NETWORK FIRST N   attach sandboxes crowdFIRST… to a network until it is full, N at most
@@ -94,6 +96,28 @@ def pour(host: str, port: str, count: str) -> None:
         print(connection.recv(2048).decode())
 
 
+def echo(port: str) -> None:
+    """Send back what one connection brings, until it ends."""
+    with socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        print("ready", flush=True)
+        connection, _ = listener.accept()
+        with connection:
+            while data := connection.recv(2048):
+                connection.sendall(data)
+
+
+def keep(host: str, port: str, times: str) -> None:
+    """Keep a connection busy, a few milliseconds between two questions."""
+    with socket.create_connection((host, int(port)), 10) as connection:
+        print("ready", flush=True)
+        for _ in range(int(times)):
+            connection.sendall(b"?")
+            if connection.recv(1) != b"?":
+                raise ConnectionResetError("it has ended")
+            time.sleep(0.002)
+    print(times, flush=True)
+
+
 def sniff(dev: str) -> None:
     """Listen until killed."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
@@ -149,5 +173,6 @@ def clear() -> None:
 
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
-    verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "sniff": sniff, "crowd": crowd, "clear": clear}
+    verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "echo": echo, "keep": keep}
+    verbs |= {"sniff": sniff, "crowd": crowd, "clear": clear}
     verbs[sys.argv[1]](*sys.argv[2:])

@@ -31,6 +31,7 @@ from berth.state import (
     State,
     Sysctl,
     Veth,
+    Zoned,
     keys,
 )
 
@@ -64,6 +65,7 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     NftRate: st.builds(NftRate, devices, st.sampled_from([0, 1000]), st.just(9000)),
     Shaped: st.builds(Shaped, devices, st.sampled_from([1000, 2000]), st.just(9000)),
     NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
+    Zoned: st.builds(Zoned, devices),
     OvsBridge: st.builds(OvsBridge, switches, macs, st.sampled_from(["", "netdev"]), marks),
     OvsPort: st.builds(OvsPort, switches, devices, marks),
     TxChecksums: st.builds(TxChecksums, spaces, devices, st.booleans()),
@@ -250,7 +252,7 @@ EXAMPLES: tuple[Obj, ...] = (
     *(BRIDGE, CABLE, ADDRESS, FORWARD, TABLE, ELEMENT),
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
     *(NftRate("bv0", 1000, 9000), Shaped("bv0", 1000, 9000)),
-    *(NftPass("ip", "brt0", "in"), TxChecksums(C1, "eth0")),
+    *(NftPass("ip", "brt0", "in"), Zoned("brt0"), TxChecksums(C1, "eth0")),
     *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
     *(Port("eth0", "br0", 1), MovedAddr("eth0", "10.0.0.2/24"), MovedRoute(2, "0.0.0.0/0", "eth0", "10.0.0.1")),
     *(MovedRule(2, "02", 7, "eth0"), MovedNeigh("eth0", "10.0.0.9", "02:00:00:00:00:09"), TextFile("/etc/a", "b")),

@@ -31,6 +31,7 @@ from berth.state import (
     Route,
     Sysctl,
     Veth,
+    Zoned,
     at,
     keys,
     within,
@@ -68,7 +69,8 @@ def everything() -> list[Obj]:
         inside += [Route(ns, dst, "eth0", "", metric) for dst in ("0.0.0.0/0", "::/0") for metric in (5, 1024)]
     hooks = [NftHook(table, dev) for table in ("berth_1", "berth_2") for dev in ("eth0", "eth1")]
     limits: list[Obj] = [noun(dev, 1000, 9000) for noun in (NftRate, Shaped) for dev in ("bv0", "bv1")]
-    passes = [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
+    passes: list[Obj] = [Zoned("brt0"), NftPass("ip", "brt0", "in", legacy=True)]
+    passes += [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
     switches: list[Obj] = [OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), TxChecksums(C1, "eth0")]
     switches += [OvsPort("ovs0", name, "berth:2") for name in ("bv0", "bv1")]
@@ -205,7 +207,7 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
     order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, Sysctl, TxChecksums, LinkUp, Port, Addr, MovedNeigh]
-    order += [Route, MovedRule, NftElement, NftPass, OvsPort, TextFile]
+    order += [Route, MovedRule, NftElement, NftPass, Zoned, OvsPort, TextFile]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
     assert (MovedAddr.rank, MovedRoute.rank) == (Addr.rank, Route.rank)

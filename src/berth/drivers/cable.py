@@ -21,7 +21,10 @@ def cable(net: Network, ep: Endpoint) -> State:
     outer_mtu = net.bridge_mtu or net.mtu
     inner_mtu = net.mtu if net.mtu != outer_mtu else 0
     mark, ovs = MARK + ep.id, net.switch == "ovs"
-    plug: set[Obj] = {Veth(ep.link, "" if ovs else net.bridge, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu)}
+    bridge = "" if ovs else net.bridge
+    # With br_netfilter the bridge itself leads who asks for its own published port back to it. Others do without:
+    # they would hear their own multicast.
+    plug: set[Obj] = {Veth(ep.link, bridge, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu, bool(ep.ports))}
     if ovs:
         plug.add(OvsPort(net.bridge, ep.link, mark))
     if net.userspace:

@@ -12,7 +12,7 @@ from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan
 from berth.rates import NftRate
 from berth.seams import Outcome, Scope
-from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, keys
+from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, Zoned, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
@@ -76,7 +76,7 @@ def heal(parts: Parts) -> Plan:
         return reach(parts.kernel, frozenset(want), Scope(keys(want)))
 
 
-_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate)
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate, Zoned)
 
 
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:

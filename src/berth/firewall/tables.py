@@ -101,6 +101,8 @@ _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "ip saddr 127.0.0.0/8 oifname @bridges masquerade",
             # An endpoint that reaches its own network through a published port: the answer must come back here.
             "ct status dnat iifname . oifname @intra masquerade",
+            # The same where br_netfilter has led it back across the bridge, which does not say where it came in.
+            "ct status dnat iif 0 oifname @bridges fib saddr type != local masquerade",
             "meta nfproto ipv4 iifname @masquerade4 oifname != @bridges masquerade",
             "meta nfproto ipv6 iifname @masquerade6 oifname != @bridges masquerade",
         ),

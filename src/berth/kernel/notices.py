@@ -10,9 +10,10 @@ import socket
 import struct
 from contextlib import suppress
 
-from berth.kernel import passes
+from berth.kernel import firewalld, passes
 from berth.kernel.netlink import NETFILTER, Netlink, attrs, string
 from berth.kernel.nft import FAMILY_NAMES, SUBSYSTEM, marked
+from berth.kernel.steady import Steady
 
 _GROUP = 7  # NFNLGRP_NFTABLES
 _ROOM = 4 << 20  # bytes: a ruleset of some ten thousand rules may go at once
@@ -38,6 +39,8 @@ class Notices:
         except OSError:
             self._socket.close()
             raise
+        self._steady = Steady()
+        self._hold()
 
     def fileno(self) -> int:
         """For a selector."""
@@ -46,9 +49,19 @@ class Notices:
     def close(self) -> None:
         """Hear no more."""
         self._socket.close()
+        self._steady.close()
 
     def pending(self) -> bool:
         """Take all that was told; whether somebody else may have changed what Berth relies on."""
+        if changed := self._heard():
+            self._hold()
+        return changed
+
+    def _hold(self) -> None:
+        with suppress(OSError):  # it is for comfort
+            self._steady.hold()
+
+    def _heard(self) -> bool:
         changed = False
         while True:
             try:
@@ -77,10 +90,10 @@ def concerns(data: bytes, ours: set[int]) -> bool:
 
 
 def _relied_on(kind: int, body: bytes) -> bool:
-    """Whether a message is about a table of ours, or a chain that our packets have to get through."""
+    """Whether a message is about a table of ours, or what our packets have to get through."""
     family, fields = FAMILY_NAMES.get(body[0], ""), attrs(body, 4)
     table = string(fields.get(_TABLE, b""))
-    if marked(family, table):
+    if marked(family, table) or (family, table) == firewalld.TABLE:
         return True
     chain = string(fields.get(_CHAIN[kind], b"")) if kind in _CHAIN else ""
     return (family, table, chain) in passes.PLACES

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from berth.kernel import nft, sysctl
+from berth.kernel import nft, passes, sysctl
 from berth.kernel.netlink import NETFILTER, Netlink
 
 _SETTINGS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
@@ -24,7 +24,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def obstacles() -> tuple[str, ...]:
-    """The FORWARD chains of other programs that drop by policy and that bridged frames pass here; () for none."""
+    """The FORWARD chains of other programs that stop what nothing in them accepts and that bridged frames pass here.
+
+    () for none.
+    """
     versions = [version for version, setting in _SETTINGS.items() if sysctl.read(setting) == "1"]
     if not versions:
         return ()
@@ -33,9 +36,15 @@ def obstacles() -> tuple[str, ...]:
 
 def _nftables(versions: Sequence[int]) -> Iterator[str]:
     families = {"inet", *(_FAMILIES[version] for version in versions)}
-    for chain in nft.base_chains(Netlink.kept(NETFILTER)):
-        if chain.family in families and chain.hook == _FORWARD and chain.drops and chain.table != "berth":
-            yield f"policy drop of `nft list chain {chain.family} {chain.table} {chain.name}`"
+    nl = Netlink.kept(NETFILTER)
+    for chain in nft.base_chains(nl):
+        if chain.family not in families or chain.hook != _FORWARD or chain.table == "berth":
+            continue
+        shown = f"`nft list chain {chain.family} {chain.table} {chain.name}`"
+        if chain.drops:
+            yield f"policy drop of {shown}"
+        elif passes.ends_with_a_stop(nl, chain.family, chain.table, chain.name):
+            yield f"last rule of {shown}"
 
 
 def _xtables(version: int) -> Iterator[str]:

@@ -43,8 +43,14 @@ def in_the_way(nl: Netlink, family: str) -> str:
         return ""
     if _CHAIN_HOOK not in chain:
         return ""
-    rules = _rules(nl, family, forward)
-    return forward if chain.get(_CHAIN_POLICY) == bytes(4) or (rules and _stops_all(rules[-1])) else ""
+    drops = chain.get(_CHAIN_POLICY) == bytes(4)
+    return forward if drops or ends_with_a_stop(nl, family, NftPass.table, forward) else ""
+
+
+def ends_with_a_stop(nl: Netlink, family: str, table: str, chain: str) -> bool:
+    """Whether the last rule of a chain drops or rejects whatever comes to it."""
+    rules = _rules(nl, family, chain, table)
+    return bool(rules) and _stops_all(rules[-1])
 
 
 def _stops_all(rule: Mapping[int, bytes]) -> bool:
@@ -61,12 +67,12 @@ def _stops_all(rule: Mapping[int, bytes]) -> bool:
     return False
 
 
-def _rules(nl: Netlink, family: str, chain: str) -> list[Mapping[int, bytes]]:
+def _rules(nl: Netlink, family: str, chain: str, table: str = NftPass.table) -> list[Mapping[int, bytes]]:
     try:
-        rules = [attrs(data, 4) for data in nl.dump(_GETRULE, _place(family, chain))]
+        rules = [attrs(data, 4) for data in nl.dump(_GETRULE, _place(family, chain, table=table))]
     except Refusal:
         return []
-    where = (NftPass.table, chain)  # older kernels do not filter
+    where = (table, chain)  # older kernels do not filter
     return [r for r in rules if (string(r.get(_RULE_TABLE, b"")), string(r.get(_RULE_CHAIN, b""))) == where]
 
 
@@ -115,8 +121,8 @@ def _send(message: Message) -> None:
             raise refusal
 
 
-def _place(family: str, chain: str, name: int = _RULE_CHAIN) -> bytes:
-    return generation(family) + text_attr(_RULE_TABLE, NftPass.table) + text_attr(name, chain)
+def _place(family: str, chain: str, name: int = _RULE_CHAIN, *, table: str = NftPass.table) -> bytes:
+    return generation(family) + text_attr(_RULE_TABLE, table) + text_attr(name, chain)
 
 
 def _expressions(entry: NftPass) -> bytes:

@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import nft, offload, passes, rates, rtnl, sysctl
+from berth.kernel import firewalld, nft, offload, passes, rates, rtnl, sysctl, xtables
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -100,9 +100,9 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         if link.master:
             master = label.get(link.master) or rtnl.name_of(link.master)
             master = "" if master == DATAPATH else master
-        return Veth(
-            link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac, mtu if mtu != link.mtu else 0
-        )
+        inner_mtu = mtu if mtu != link.mtu else 0
+        outer_mtu = link.mtu if link.up else 0
+        return Veth(link.name, master, outer_mtu, link.alias, ns, inner, mac, inner_mtu, link.hairpin)
     kind = link.kind or "link"
     return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
 
@@ -251,12 +251,15 @@ def _passes(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     families = {key[2] for key in wanted} | ({"ip", "ip6"} if scope.marked else set())
     nl = Netlink.kept(NETFILTER)
     for family in sorted(families):
-        there = {entry for entry, _ in passes.read(nl, family)}
+        lines = xtables.listed(family)
+        there = {entry for entry, _ in passes.read(nl, family)} | {*xtables.ours(family, lines)}
         yield from (entry for entry in there if scope.marked or entry.key in wanted)
-        in_the_way = passes.in_the_way(nl, family)
-        for _, _, of, dev, direction, chain in sorted(wanted - {entry.key for entry in there}):
-            if of == family and chain != in_the_way:
-                yield NftPass(family, dev, direction, chain, needless=True)
+        in_the_way = {False: passes.in_the_way(nl, family), True: xtables.in_the_way(lines)}
+        for _, _, of, dev, direction, chain, *kind in sorted(wanted - {entry.key for entry in there}):
+            if of == family and chain != in_the_way[bool(kind)]:
+                yield NftPass(family, dev, direction, chain, needless=True, legacy=bool(kind))
+    if zoned := sorted(key[2] for key in keys if key[0] == "zone"):
+        yield from firewalld.read(zoned)
 
 
 # --- the host as a whole --------------------------------------------------------------------------------

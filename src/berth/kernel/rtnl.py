@@ -33,7 +33,8 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
 _IFLA_PROMISCUITY = 30
 _INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
-_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
+_BRPORT_MODE = 4  # hairpin
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NODAD = 0x02
@@ -175,7 +176,19 @@ def add_veth(nl: Netlink, veth: Veth, ns_fd: int | None) -> list[Message]:
     # so the second message is in time.
     quiet = address_mode(_NO_ADDRESS)
     alias = attr(_IFLA_IFALIAS, veth.alias.encode())
-    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet)]
+    port = _hairpin(on=True) if veth.hairpin else b""  # a port that is made in the same message would not take it
+    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet + port)]
+
+
+def _hairpin(*, on: bool) -> bytes:
+    """The attribute of a bridge's port that lets out of it what came in by it."""
+    data = nest(_INFO_SLAVE_DATA, attr(_BRPORT_MODE, bytes([on])))
+    return nest(_IFLA_LINKINFO, attr(_INFO_SLAVE_KIND, b"bridge") + data)
+
+
+def set_hairpin(veth: Veth) -> Message:
+    """Say whether a bridge's port sends back what came in by it."""
+    return set_link(veth.name, attributes=_hairpin(on=veth.hairpin))
 
 
 def change_veth_outer(nl: Netlink, veth: Veth, *, plug: bool) -> list[Message]:
@@ -282,6 +295,7 @@ class Link:
     peer: int  # the index of the other end; 0: none
     peer_nsid: int  # the id of the namespace of the other end; -1: this one
     fresh: bool  # a bridge with STP off and no forward delay; True for every other kind
+    hairpin: bool  # a port of a bridge that sends back what came in by it
     address_mode: int  # how it makes its IPv6 link-local address (IN6_ADDR_GEN_MODE_*)
 
 
@@ -293,6 +307,7 @@ def _decode_link(data: bytes) -> Link | None:
     info = attrs(found.get(_IFLA_LINKINFO, b""))
     kind = string(info.get(_INFO_KIND, b""))
     detail = attrs(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
+    port = attrs(info.get(_INFO_SLAVE_DATA, b"")) if info.get(_INFO_SLAVE_KIND, b"")[:6] == b"bridge" else {}
     nsid = found.get(_IFLA_LINK_NETNSID)
     return Link(
         index=idx,
@@ -306,6 +321,7 @@ def _decode_link(data: bytes) -> Link | None:
         group=number(found.get(_IFLA_GROUP, b"")),
         peer=number(found.get(_IFLA_LINK, b"")),
         peer_nsid=-1 if nsid is None else number(nsid),
+        hairpin=bool(port.get(_BRPORT_MODE, b"\0")[0]),
         address_mode=attrs(attrs(found.get(_IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(
             _INET6_ADDR_GEN_MODE, b"\0"
         )[0],

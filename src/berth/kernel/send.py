@@ -8,32 +8,46 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import assert_never
 
 from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import nft, offload, passes, rates, rtnl, sysctl
+from berth.kernel import firewalld, nft, offload, passes, rates, rtnl, sysctl, xtables
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
 from berth.rates import NftRate, Shaped
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Route, Sysctl, Veth
+from berth.state import (
+    HOST,
+    Addr,
+    Bridge,
+    LinkUp,
+    NftElement,
+    NftHook,
+    NftPass,
+    NftTable,
+    Obj,
+    Route,
+    Sysctl,
+    Veth,
+    Zoned,
+)
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
 
 def send(plan: Plan) -> None:
     """Carry out a plan. Raises the first refusal as a `BerthError` that names the operation."""
-    if _fills_tables(plan.ops):
-        nft.write_together([op for op in plan.ops if not isinstance(op, Del)])
-        return
-    for ns, group in groupby(plan.ops, key=_where):
+    rest = plan.ops
+    if _fills_tables(rest):
+        nft.write_together([op for op in rest if not isinstance(op, Del) and not _told(op.new)])
+        rest = tuple(op for op in rest if _told(subject(op)))
+    for ns, group in groupby(rest, key=_where):
         ops = list(group)
         try:
             with inside(ns):
@@ -47,8 +61,13 @@ def send(plan: Plan) -> None:
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
     made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, NftTable))]
-    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass | NftRate) for new in made)
+    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass | NftRate | Zoned) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
+
+
+def _told(obj: Obj) -> bool:
+    """Whether it is another program that is told, and not nftables."""
+    return isinstance(obj, Zoned) or (isinstance(obj, NftPass) and obj.legacy)
 
 
 def _where(op: Op) -> str:
@@ -62,31 +81,7 @@ def _where(op: Op) -> str:
 
 def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
     """What sends an operation, and all of its kind that follow it."""
-    match subject(op):
-        case Bridge():
-            return _send_bridges  # before the cables, which are plugged into a bridge by its number
-        case Veth():
-            return _send_cables
-        case LinkUp() | Addr() | Route():
-            return _send_links
-        case Shaped():
-            return _send_shapes
-        case Port() | MovedAddr() | MovedNeigh() | MovedRoute() | MovedRule():
-            return _send_load
-        case TextFile():
-            return _send_files
-        case Sysctl():
-            return _send_sysctls
-        case TxChecksums():
-            return _send_checksums
-        case OvsBridge() | OvsPort():
-            return _send_switches
-        case NftElement() | NftHook() | NftRate():
-            return _send_entries
-        case NftPass():
-            return _send_passes
-        case _:
-            return _send_tables
+    return _LANES.get(type(subject(op)), _refuse)
 
 
 # --- links, addresses, routes ---------------------------------------------------------------------------
@@ -165,7 +160,9 @@ def _batch(nl: Netlink, requests: Sequence[tuple[Op, Message]]) -> None:
 
 
 def _gone(op: Op, refusal: Refusal) -> bool:
-    return isinstance(op, Del) and refusal.errno in _GONE
+    # A cable may have gone with its sandbox before its ports are unpublished.
+    unpublished = isinstance(op, Change) and isinstance(op.new, Veth) and not op.new.hairpin
+    return (isinstance(op, Del) or unpublished) and refusal.errno in _GONE
 
 
 def _made(op: Op, refusal: Refusal) -> bool:
@@ -203,9 +200,17 @@ def _encode_cable(nl: Netlink, op: Op, fds: list[int]) -> Iterator[Message]:
                 fds.append(open_ns(veth.ns))
             yield from rtnl.add_veth(nl, veth, fds[-1] if veth.ns else None)
         case Change(old=Veth() as old, new=Veth() as veth):
-            yield from rtnl.change_veth_outer(nl, veth, plug=old.master != veth.master)
+            if not _only_hairpin(old, veth):
+                yield from rtnl.change_veth_outer(nl, veth, plug=old.master != veth.master)
+            if veth.master and veth.hairpin != (old.hairpin and old.master == veth.master):
+                yield rtnl.set_hairpin(veth)
         case Del(old=Veth() as veth):
             yield rtnl.retire_outer(veth.name)
+
+
+def _only_hairpin(old: Veth, new: Veth) -> bool:
+    """Whether nothing else of a cable changes: its inner end is left alone then, be it out of sight."""
+    return new.met_by(replace(old, hairpin=new.hairpin))
 
 
 def _encode(encode: Callable[[Netlink, Op], Iterable[Message]], nl: Netlink, op: Op) -> Iterator[Message]:
@@ -257,7 +262,7 @@ def _rewire(op: Op) -> bool:
 def _inner(op: Op) -> None:
     """What an operation on a cable means for its inner end."""
     match op:
-        case Change(new=Veth() as veth):
+        case Change(old=Veth() as old, new=Veth() as veth) if not _only_hairpin(old, veth):
             with inside(veth.ns), Netlink(ROUTE) as nl:
                 _batch(nl, [(op, message) for message in rtnl.change_veth_inner(veth)])
         case Del(old=Veth() as veth):
@@ -331,11 +336,20 @@ def _send_passes(ops: Sequence[Op]) -> None:
         try:
             match op:
                 case Add(new=NftPass() as entry):
-                    passes.add(entry)
+                    (xtables if entry.legacy else passes).add(entry)
                 case Del(old=NftPass() as entry):
-                    passes.delete(entry)
+                    (xtables if entry.legacy else passes).delete(entry)
         except Refusal as refusal:
             raise explain(refusal, op) from None
+
+
+def _send_zones(ops: Sequence[Op]) -> None:
+    for op in ops:
+        match op:
+            case Add(new=Zoned() as entry):
+                firewalld.add(entry)
+            case Del(old=Zoned() as entry):
+                firewalld.delete(entry)
 
 
 def _send_tables(ops: Sequence[Op]) -> None:
@@ -350,10 +364,27 @@ def _send_tables(ops: Sequence[Op]) -> None:
                     nft.delete_table(table.family, table.name)
                 except Refusal as refusal:
                     raise explain(refusal, op) from None
-            case Add() | Change() | Del():
-                raise Refused(f"Berth cannot do this: {op}")
-            case _:
-                assert_never(op)
+
+
+def _refuse(ops: Sequence[Op]) -> None:
+    raise Refused(f"Berth cannot do this: {ops[0]}")
+
+
+_LANES: Mapping[type[Obj], Callable[[Sequence[Op]], None]] = {
+    Bridge: _send_bridges,  # before the cables, which are plugged into a bridge by its number
+    Veth: _send_cables,
+    **dict.fromkeys((LinkUp, Addr, Route), _send_links),
+    Shaped: _send_shapes,
+    **dict.fromkeys((Port, MovedAddr, MovedNeigh, MovedRoute, MovedRule), _send_load),
+    TextFile: _send_files,
+    Sysctl: _send_sysctls,
+    TxChecksums: _send_checksums,
+    **dict.fromkeys((OvsBridge, OvsPort), _send_switches),
+    **dict.fromkeys((NftElement, NftHook, NftRate), _send_entries),
+    NftPass: _send_passes,
+    Zoned: _send_zones,
+    NftTable: _send_tables,
+}
 
 
 # --- errors ---------------------------------------------------------------------------------------------

@@ -1,0 +1,56 @@
+"""What keeps open connections translated while somebody else empties the ruleset.
+
+A connection's translation is in the kernel's table of connections, and outlives the rules it was made by. But it is
+applied by hooks that go with the last chain of type nat. A packet that comes before the rules are back would reach
+the host itself then, which answers with a reset. So the daemon keeps an empty chain of that type, in a table that is
+its own: the kernel spares it from others' `flush ruleset`, and removes it when the daemon ends.
+Source: nft(8), "flags owner"; net/netfilter/nf_nat_core.c.
+"""
+
+from __future__ import annotations
+
+from berth.kernel import nft
+from berth.kernel.netlink import CREATE, EXCL, NETFILTER, Message, Netlink, attr, nest
+from berth.kernel.netlink import text as text_attr
+
+TABLE = ("inet", "berth_steady")
+_NEWTABLE, _NEWCHAIN = nft.SUBSYSTEM << 8, nft.SUBSYSTEM << 8 | 3
+_BEGIN, _END = 0x10, 0x11
+_TABLE_FLAGS, _OWNER = 2, 2  # NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER (Linux 5.12)
+_NAME, _HOOK, _TYPE = 3, 4, 7  # NFTA_CHAIN_*
+_HOOK_NUMBER, _HOOK_PRIORITY = 1, 2
+_PREROUTING, _DSTNAT = 0, -100
+
+
+class Steady:
+    """Holds translation as long as it is open, from when there is any of Berth's."""
+
+    def __init__(self) -> None:
+        self._owner: Netlink | None = None
+
+    def hold(self) -> None:
+        """Begin, if Berth translates. That it cannot be done is no error: what is open may then be reset by a flush."""
+        if self._owner is not None or ("inet", "berth") not in nft.tables(Netlink.kept(NETFILTER)):
+            return
+        owner = Netlink(NETFILTER)
+        head = nft.generation(TABLE[0]) + text_attr(1, TABLE[1])
+        hook = nest(_HOOK, nft.be32(_HOOK_NUMBER, _PREROUTING) + nft.be32(_HOOK_PRIORITY, _DSTNAT))
+        requests = [
+            Message(_NEWTABLE, CREATE | EXCL, head + nft.be32(_TABLE_FLAGS, _OWNER)),
+            Message(_NEWCHAIN, CREATE | EXCL, head + text_attr(_NAME, "prerouting") + hook + attr(_TYPE, b"nat\0")),
+        ]
+        mark = b"\0\0" + nft.SUBSYSTEM.to_bytes(2, "big")
+        try:
+            refused = owner.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+        except BaseException:
+            owner.close()
+            raise
+        if refused:
+            owner.close()
+        else:
+            self._owner = owner
+
+    def close(self) -> None:
+        """End it; the kernel removes the table."""
+        if self._owner is not None:
+            self._owner.close()

@@ -108,9 +108,17 @@ class Network:
     routes: tuple[StaticRoute, ...] = ()  # that every endpoint gets
     allow_from: tuple[str, ...] = ()  # bridges of the NAT networks whose endpoints reach this one's
     host_access: bool = True  # whether endpoints reach the host's own services
+    icc: bool = True  # whether endpoints reach each other
+    antispoof: bool = True  # flat: endpoints send as themselves only; see `guarded`
+    services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether what endpoints send is checked; a switch outside the kernel takes frames before a check sees them."""
+        return self.driver == "flat" and self.antispoof and not self.userspace
 
     def pool_of(self, address: Address) -> Pool | None:
         """The pool whose subnet holds the address."""
@@ -231,7 +239,11 @@ class Endpoint:
     default_route: tuple[int, ...] = ()  # the IP versions whose default route leaves through this endpoint
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
-    options: Pairs = ()  # for who finishes a handed-over cable; see `spec.ENDPOINT_OPTIONS`
+    options: Pairs = ()  # see `spec.ENDPOINT_OPTIONS`; most are for who finishes a handed-over cable
+
+    def option(self, key: str) -> str | None:
+        """The value of an option; None when it was not given."""
+        return dict(self.options).get(key)
 
 
 @dataclass(frozen=True, slots=True)

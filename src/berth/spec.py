@@ -23,6 +23,7 @@ from berth.model import Address, AttachRequest, NetworkSpec, Pairs, Pool, PortCh
 DRIVERS = ("bridge", "flat", "host", "null")
 PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
 PROTOCOLS = ("tcp", "udp", "sctp")
+SERVICES = ("dhcp", "ra")  # what an endpoint can be for a whole LAN: its DHCP server, its IPv6 router
 LONGEST_NAME = 128  # characters
 LONGEST_LINK = 15  # bytes: the kernel's IFNAMSIZ is 16 with the terminating zero
 LONGEST_PREFIX = 12  # bytes: leaves three digits for the number
@@ -157,6 +158,10 @@ def _networks(text: str) -> str:
     return ",".join(dict.fromkeys(network_name(name.strip()) for name in text.split(",")))
 
 
+def _services(text: str) -> str:
+    return ",".join(dict.fromkeys(_one_of(name.strip(), SERVICES, "service") for name in text.split(",")))
+
+
 def _bypass(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "bypass")
 
@@ -197,14 +202,19 @@ OPTIONS: dict[str, Option] = {
     "routes": Option(None, PLUGGED, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
     "allow_from": Option(None, ("bridge",), _networks, "networks whose endpoints reach this one's: NAME[,NAME…]"),
     "host_access": Option(None, ("bridge",), _boolean, "containers reach the host's own services: true|false"),
+    "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
+    "antispoof": Option(None, PLUGGED, _boolean, "containers of a LAN send as themselves only: true|false"),
+    "allow_services": Option(None, PLUGGED, _services, "what containers may be for a LAN: dhcp, ra or dhcp,ra"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
 }
 
 _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, option.key) if key is not None}
 
 
-#: What may be said of one endpoint with Docker's `--driver-opt`, where Berth does not finish the cable itself.
+#: What may be said of one endpoint with Docker's `--driver-opt`.
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
+    "allow_services": _services,
+    "antispoof": _boolean,
     "gateway": _boolean,  # false: no default route through this network
     "iface_prefix": _prefix,
     "mac": mac,

@@ -97,6 +97,7 @@ class Veth(Noun, frozen=True, tag=True):
     inner: str
     mac: str  # the inner end's
     inner_mtu: int = 0  # of the inner end; 0: the same
+    isolated: bool = False  # the bridge passes nothing on between two such ports
 
     @property
     def key(self) -> Key:
@@ -137,7 +138,11 @@ class Veth(Noun, frozen=True, tag=True):
             f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
             f" peer name {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}{netns}"
             f" && ip link set {self.name} alias {self.alias} addrgenmode none"
+            + (self._apart() if self.isolated else "")
         )
+
+    def _apart(self) -> str:
+        return f" && ip link set {self.name} type bridge_slave isolated {'on' if self.isolated else 'off'}"
 
     def describe_removal(self) -> str:
         return f"ip link del {self.name}"
@@ -147,7 +152,8 @@ class Veth(Noun, frozen=True, tag=True):
             return f"{old.describe_removal()} && {self.describe()}"
         plug = f"master {self.master}" if self.master else "nomaster"
         inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}"
-        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias} && {inner}"
+        apart = self._apart() if self.master else ""
+        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias}{apart} && {inner}"
 
 
 class Sysctl(Noun, frozen=True, tag=True):
@@ -312,7 +318,7 @@ class NftElement(Noun, frozen=True, tag=True):
     In an interval set a part of the match may be a range, FIRST-LAST.
     """
 
-    rank: ClassVar[int] = 70
+    rank: ClassVar[int] = 25  # before the inner end of a cable comes up: nothing gets past what is checked here
     family: str
     table: str
     set: str
@@ -364,14 +370,14 @@ class NftElement(Noun, frozen=True, tag=True):
 
 
 class NftHook(Noun, frozen=True, tag=True):
-    """A chain that sees every frame that one link receives, and sends it through the table's chain `lan`."""
+    """A chain that sees every frame that one link receives, and sends it through another chain of the table."""
 
-    rank: ClassVar[int] = 70
+    rank: ClassVar[int] = 25  # with the elements
     family: ClassVar[str] = "netdev"
     prefix: ClassVar[str] = "on-"
-    target: ClassVar[str] = "lan"
     table: str
     dev: str
+    target: str = "lan"  # the chain's name; "" in a hook that was read and leads nowhere
 
     @property
     def key(self) -> Key:
@@ -395,6 +401,14 @@ class NftHook(Noun, frozen=True, tag=True):
         where = f"{self.family} {self.table} {self.chain}"
         hook = f'type filter hook ingress device "{self.dev}" priority 0; policy accept;'
         return f"add chain {where} {{ {hook} }}; add rule {where} jump {self.target}"
+
+    def new_way(self) -> str:
+        """Another target for the chain that is there, in nft's language."""
+        where = f"{self.family} {self.table} {self.chain}"
+        return f"flush chain {where}; add rule {where} jump {self.target}"
+
+    def describe_change(self, old: Noun) -> str:
+        return f"nft '{self.new_way()}'"
 
     def describe_removal(self) -> str:
         where = f"{self.family} {self.table} {self.chain}"

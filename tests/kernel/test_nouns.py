@@ -18,7 +18,7 @@ from berth.kernel.linux import LinuxKernel
 from berth.moved import Moved, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Plan, diff
-from berth.state import HOST, Addr, Foreign, NftElement, NftHook, NftPass, Obj, Route, Sysctl
+from berth.state import HOST, Addr, Foreign, NftElement, NftPass, Obj, Route, Sysctl
 
 from .cases import CASES, LAN_TABLE, Case
 from .conftest import C1, Host, sh, type_in
@@ -124,7 +124,7 @@ def test_every_noun_has_its_rows() -> None:
     elsewhere = {OvsBridge, OvsPort, *get_args(Moved), Port, TextFile}  # in test_ovs.py and test_moved.py
     nouns = set(get_args(Obj)) - {Foreign, *elsewhere}
     assert {type(case.obj) for case in CASES} == nouns
-    assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftHook, NftPass}
+    assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftPass}
     settings = {type(case.obj) for case in CASES if case.obj.sticky}
     assert {type(case.obj) for case in CASES if case.squatter} == nouns - settings - {NftPass}
     assert len({case.name for case in CASES}) == len(CASES)
@@ -142,5 +142,5 @@ def test_both_families_and_both_places_have_their_rows() -> None:
 
 def test_every_set_and_map_has_its_rows() -> None:
     declared = set(re.findall(r"(?:set|map) (\w+) ", tables.inet().text + LAN_TABLE.text))
-    assert len(declared) == 17
+    assert len(declared) == 24
     assert {case.obj.set for case in CASES if isinstance(case.obj, NftElement)} == declared | {"guard"}

@@ -17,7 +17,9 @@ def cable(net: Network, ep: Endpoint) -> State:
     outer_mtu = net.bridge_mtu or net.mtu
     inner_mtu = net.mtu if net.mtu != outer_mtu else 0
     mark, ovs = MARK + ep.id, net.switch == "ovs"
-    plug: set[Obj] = {Veth(ep.link, "" if ovs else net.bridge, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu)}
+    master = "" if ovs else net.bridge
+    veth = Veth(ep.link, master, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu, isolated=not net.icc)
+    plug: set[Obj] = {veth}
     if ovs:
         plug.add(OvsPort(net.bridge, ep.link, mark))
     if net.userspace:

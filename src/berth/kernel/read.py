@@ -99,9 +99,8 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         if link.master:
             master = label.get(link.master) or rtnl.name_of(link.master)
             master = "" if master == DATAPATH else master
-        return Veth(
-            link.name, master, link.mtu if link.up else 0, link.alias, ns, inner, mac, mtu if mtu != link.mtu else 0
-        )
+        outer_mtu, inner_mtu = link.mtu if link.up else 0, mtu if mtu != link.mtu else 0
+        return Veth(link.name, master, outer_mtu, link.alias, ns, inner, mac, inner_mtu, link.isolated)
     kind = link.kind or "link"
     return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
 

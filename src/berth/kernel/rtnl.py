@@ -33,7 +33,8 @@ _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 1
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
 _IFLA_PROMISCUITY = 30
 _INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
-_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
+_BRPORT_ISOLATED = 33
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NODAD = 0x02
@@ -174,8 +175,16 @@ def add_veth(nl: Netlink, veth: Veth, ns_fd: int | None) -> list[Message]:
     # No link-local address on the outer end: as a port of a bridge it speaks for nobody. Its carrier is still off,
     # so the second message is in time.
     quiet = address_mode(_NO_ADDRESS)
-    alias = attr(_IFLA_IFALIAS, veth.alias.encode())
-    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet)]
+    more = attr(_IFLA_IFALIAS, veth.alias.encode()) + quiet
+    if veth.isolated:
+        more += _isolation(veth)
+    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=more)]
+
+
+def _isolation(veth: Veth) -> bytes:
+    """What the link is as a port of its bridge, which has to be one already."""
+    port = nest(_INFO_SLAVE_DATA, attr(_BRPORT_ISOLATED, bytes([veth.isolated])))
+    return nest(_IFLA_LINKINFO, attr(_INFO_SLAVE_KIND, b"bridge") + port)
 
 
 def change_veth_outer(nl: Netlink, veth: Veth, *, plug: bool) -> list[Message]:
@@ -186,7 +195,8 @@ def change_veth_outer(nl: Netlink, veth: Veth, *, plug: bool) -> list[Message]:
     attributes = u32_attr(_IFLA_MTU, veth.mtu)
     if plug:
         attributes += u32_attr(_IFLA_MASTER, index(nl, veth.master) if veth.master else 0)
-    return [set_link(veth.name, up=True, attributes=attributes), _alias(veth.name, veth.alias)]
+    second = attr(_IFLA_IFALIAS, veth.alias.encode()) + (_isolation(veth) if veth.master else b"")
+    return [set_link(veth.name, up=True, attributes=attributes), set_link(veth.name, attributes=second)]
 
 
 def change_veth_inner(veth: Veth) -> list[Message]:
@@ -283,6 +293,7 @@ class Link:
     peer_nsid: int  # the id of the namespace of the other end; -1: this one
     fresh: bool  # a bridge with STP off and no forward delay; True for every other kind
     address_mode: int  # how it makes its IPv6 link-local address (IN6_ADDR_GEN_MODE_*)
+    isolated: bool  # as a port of a bridge
 
 
 def _decode_link(data: bytes) -> Link | None:
@@ -293,6 +304,7 @@ def _decode_link(data: bytes) -> Link | None:
     info = attrs(found.get(_IFLA_LINKINFO, b""))
     kind = string(info.get(_INFO_KIND, b""))
     detail = attrs(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
+    port = attrs(info.get(_INFO_SLAVE_DATA, b"")) if string(info.get(_INFO_SLAVE_KIND, b"")) == "bridge" else {}
     nsid = found.get(_IFLA_LINK_NETNSID)
     return Link(
         index=idx,
@@ -309,6 +321,7 @@ def _decode_link(data: bytes) -> Link | None:
         address_mode=attrs(attrs(found.get(_IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(
             _INET6_ADDR_GEN_MODE, b"\0"
         )[0],
+        isolated=port.get(_BRPORT_ISOLATED, b"\0") != b"\0",
         fresh=not (number(detail.get(_BR_STP_STATE, b"")) or number(detail.get(_BR_FORWARD_DELAY, b""))),
     )
 

@@ -45,7 +45,8 @@ def send(plan: Plan) -> None:
 
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
-    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, NftTable))]
+    kept = (NftTable, NftHook)  # what may be there already
+    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, kept))]
     firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
 
@@ -300,6 +301,10 @@ def _send_entries(ops: Sequence[Op]) -> None:
 def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Message]]:
     for op in ops:
         match op:
+            case Change(old=NftHook() as hook) if delete:
+                yield from ((op, message) for message in nft.mislead(hook))
+            case Change(new=NftHook() as hook):
+                yield from ((op, message) for message in nft.lead(hook))
             case Del(old=entry) | Change(old=entry) if delete and isinstance(entry, NftElement | NftHook):
                 yield from ((op, message) for message in nft.delete_entry(entry))
             case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook):
@@ -353,6 +358,8 @@ def explain(error: OSError, op: Op) -> BerthError:
         )
     if code == errno.EEXIST:
         return Taken(f"already there: `{what}`: remove it or choose another")
+    if code == errno.ENOENT and isinstance(obj, NftElement | NftHook):
+        return NotFound(f"no such table or set for `{what}`: `berth reconcile` makes it")
     if code == errno.ENODEV:
         return NotFound(f"no such link for `{what}`: see `ip link`")
     if code == errno.EOPNOTSUPP:

@@ -118,9 +118,17 @@ class Network:
     host_access: bool = True  # whether endpoints reach the host's own services
     proxy: str = "auto"  # whose ports a process passes on: those the kernel cannot translate | always | never
     rates: Pairs = ()  # how fast each endpoint may receive and send; see `RATES`
+    icc: bool = True  # whether endpoints reach each other
+    antispoof: bool = True  # flat: endpoints send as themselves only; see `guarded`
+    services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether what endpoints send is checked; a switch outside the kernel takes frames before a check sees them."""
+        return self.driver == "flat" and self.antispoof and not self.userspace
 
     def pool_of(self, address: Address) -> Pool | None:
         """The pool whose subnet holds the address."""
@@ -254,6 +262,10 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
+
+    def option(self, key: str) -> str | None:
+        """The value of an option; None when it was not given."""
+        return dict(self.options).get(key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ def load_network(data: bytes) -> Network:
         raw[field] = tuple((key, value) for key, value in raw[field])
     for field in ("nics", "ra_links"):
         raw[field] = tuple(raw[field])
-    raw["allow_from"] = tuple(raw.get("allow_from", ()))
+    for field in ("allow_from", "services"):
+        raw[field] = tuple(raw.get(field, ()))
     raw["routes"] = tuple(
         StaticRoute(ip_network(route["subnet"]), ip_address(route["via"])) for route in raw.get("routes", ())
     )

@@ -35,6 +35,7 @@ from berth.quantities import rate_text, size_text
 DRIVERS = ("bridge", "flat", "host", "null")
 PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
 PROTOCOLS = ("tcp", "udp", "sctp")
+SERVICES = ("dhcp", "ra")  # what an endpoint can be for a whole LAN: its DHCP server, its IPv6 router
 LONGEST_NAME = 128  # characters
 LONGEST_LINK = 15  # bytes: the kernel's IFNAMSIZ is 16 with the terminating zero
 LONGEST_PREFIX = 12  # bytes: leaves three digits for the number
@@ -169,6 +170,10 @@ def _networks(text: str) -> str:
     return ",".join(dict.fromkeys(network_name(name.strip()) for name in text.split(",")))
 
 
+def _services(text: str) -> str:
+    return ",".join(dict.fromkeys(_one_of(name.strip(), SERVICES, "service") for name in text.split(",")))
+
+
 def _bypass(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "bypass")
 
@@ -216,6 +221,9 @@ OPTIONS: dict[str, Option] = {
     "proxy": Option(
         None, ("bridge",), _proxy, "published ports by a process: where the kernel cannot: auto; always, never"
     ),
+    "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
+    "antispoof": Option(None, PLUGGED, _boolean, "containers of a LAN send as themselves only: true|false"),
+    "allow_services": Option(None, PLUGGED, _services, "what containers may be for a LAN: dhcp, ra or dhcp,ra"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
     "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
     "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
@@ -228,6 +236,8 @@ _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, opt
 
 #: What may be said of one endpoint with `--driver-opt`, Docker's and Berth's own.
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
+    "allow_services": _services,
+    "antispoof": _boolean,
     "gateway": _boolean,  # false: no default route through this network
     "iface_prefix": _prefix,
     "mac": mac,

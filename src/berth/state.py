@@ -99,6 +99,7 @@ class Veth(Noun, frozen=True, tag=True):
     mac: str  # the inner end's
     inner_mtu: int = 0  # of the inner end; 0: the same
     hairpin: bool = False  # the bridge may send back out of the outer end what came in by it
+    isolated: bool = False  # the bridge passes nothing on between two such ports
 
     @property
     def key(self) -> Key:
@@ -139,8 +140,12 @@ class Veth(Noun, frozen=True, tag=True):
             f"ip link add {self.name} up{plug} address {self.outer_mac} mtu {self.mtu} type veth"
             f" peer name {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}{netns}"
             f" && ip link set {self.name} alias {self.alias} addrgenmode none"
-            + (f" && bridge link set dev {self.name} hairpin on" if self.hairpin else "")
+            + (f" && {self._as_port()}" if self.hairpin or self.isolated else "")
         )
+
+    def _as_port(self) -> str:
+        hairpin, isolated = ("on" if on else "off" for on in (self.hairpin, self.isolated))
+        return f"bridge link set dev {self.name} hairpin {hairpin} isolated {isolated}"
 
     def describe_removal(self) -> str:
         return f"ip link del {self.name}"
@@ -148,14 +153,13 @@ class Veth(Noun, frozen=True, tag=True):
     def describe_change(self, old: Noun) -> str:
         if self.remakes(old):
             return f"{old.describe_removal()} && {self.describe()}"
-        hairpin = f"bridge link set dev {self.name} hairpin {'on' if self.hairpin else 'off'}"
-        turned = isinstance(old, Veth) and old.hairpin != self.hairpin
-        if turned and self.met_by(msgspec.structs.replace(old, hairpin=self.hairpin)):
-            return hairpin
+        port = {"hairpin": self.hairpin, "isolated": self.isolated}
+        if self.master and old != self and self == msgspec.structs.replace(old, **port):
+            return self._as_port()
         plug = f"master {self.master}" if self.master else "nomaster"
         inner = f"{at(self.ns)}ip link set {self.inner} address {self.mac} mtu {self.inner_mtu or self.mtu}"
-        last = f" && {hairpin}" if self.master and (self.hairpin or turned) else ""
-        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias} && {inner}{last}"
+        last = f" && {self._as_port()}" if self.master else ""
+        return f"ip link set {self.name} up {plug} mtu {self.mtu} alias {self.alias}{last} && {inner}"
 
 
 class Sysctl(Noun, frozen=True, tag=True):
@@ -320,7 +324,7 @@ class NftElement(Noun, frozen=True, tag=True):
     In an interval set a part of the match may be a range, FIRST-LAST.
     """
 
-    rank: ClassVar[int] = 70
+    rank: ClassVar[int] = 25  # before the inner end of a cable comes up: nothing gets past what is checked here
     family: str
     table: str
     set: str
@@ -372,14 +376,14 @@ class NftElement(Noun, frozen=True, tag=True):
 
 
 class NftHook(Noun, frozen=True, tag=True):
-    """A chain that sees every frame that one link receives, and sends it through the table's chain `lan`."""
+    """A chain that sees every frame that one link receives, and sends it through another chain of the table."""
 
-    rank: ClassVar[int] = 70
+    rank: ClassVar[int] = 25  # with the elements
     family: ClassVar[str] = "netdev"
     prefix: ClassVar[str] = "on-"
-    target: ClassVar[str] = "lan"
     table: str
     dev: str
+    target: str = "lan"  # the chain's name; "" in a hook that was read and leads nowhere
 
     @property
     def key(self) -> Key:
@@ -403,6 +407,14 @@ class NftHook(Noun, frozen=True, tag=True):
         where = f"{self.family} {self.table} {self.chain}"
         hook = f'type filter hook ingress device "{self.dev}" priority 0; policy accept;'
         return f"add chain {where} {{ {hook} }}; add rule {where} jump {self.target}"
+
+    def new_way(self) -> str:
+        """Another target for the chain that is there, in nft's language."""
+        where = f"{self.family} {self.table} {self.chain}"
+        return f"flush chain {where}; add rule {where} jump {self.target}"
+
+    def describe_change(self, old: Noun) -> str:
+        return f"nft '{self.new_way()}'"
 
     def describe_removal(self) -> str:
         where = f"{self.family} {self.table} {self.chain}"

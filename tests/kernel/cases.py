@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
-from berth.firewall import bypass, proxy, tables
+from berth.firewall import frames, proxy, tables
 from berth.model import Network, Proxied
 from berth.ovs import TxChecksums
 from berth.rates import NftRate, Shaped
@@ -97,7 +97,7 @@ def _cables() -> list[Case]:
         ),
         Case(
             "veth-hairpin",
-            Veth("bv0", "plug", 1400, ENDPOINT, C1, "eth1", "02:00:00:00:02:01", 0, True),
+            replace(veth(C1, "eth1"), hairpin=True),
             veth(C1, "eth1"),
         ),
         Case(
@@ -106,6 +106,13 @@ def _cables() -> list[Case]:
             replace(veth(C1, "eth1", master="plug2"), hairpin=True),
         ),
         Case("handover-hairpin", veth(HOST, "bw0"), replace(veth(HOST, "bw0"), hairpin=True)),
+        Case("veth-isolated", replace(veth(C1, "eth1"), isolated=True), veth(C1, "eth1"), squatter=there),
+        Case(
+            "veth-to-be-isolated",
+            veth(C1, "eth1"),
+            replace(veth(C1, "eth1", master="plug2"), isolated=True),
+            squatter=there,
+        ),
         Case("veth-other-name", veth(C1, "eth.1"), veth(C1, "eth.2"), squatter=there),
         Case(
             "veth-inner-name-taken",
@@ -229,7 +236,7 @@ def _elements() -> list[Case]:
 
     br: Part = ("ifname", "brt0123456789ab")
     cases = [in_set(where, br) for where in ("bridges", "internal", "closed", "masquerade4", "masquerade6")]
-    cases += [in_set(where, br, br) for where in ("intra", "allowed")]
+    cases += [in_set(where, br, br) for where in ("intra", "apart", "allowed")]
     for version, host, old, new in ((4, "10.8.0.2", "10.9.0.2", "10.9.0.3"), (6, "fd08::2", "fd09::2", "fd09::3")):
         for proto in ("tcp", "udp", "sctp"):
             port: tuple[Part, ...] = (("proto", proto), ("port", "8080"))
@@ -263,7 +270,7 @@ def _elements() -> list[Case]:
 
 
 LAN = Network("1" * 64, "lan", "flat", "plug", (), 1500, "", bypass=True, bridge_mac="02:00:00:00:01:00", nics=("up0",))
-LAN_TABLE = next(obj for obj in bypass.for_network(LAN) if isinstance(obj, NftTable))
+LAN_TABLE = next(obj for obj in frames.for_network(LAN) if isinstance(obj, NftTable))
 
 
 def _past_the_bridge() -> list[Case]:
@@ -273,13 +280,31 @@ def _past_the_bridge() -> list[Case]:
         Case(
             "table-netdev", LAN_TABLE, table(family, name, 2, hooked=False), squatter=f"nft add table {family} {name}"
         ),
-        Case("hook", NftHook(name, "up1"), needs=(LAN_TABLE,), squatter=f"nft 'add {hook}'", refused="kernel"),
+        Case(
+            "hook",
+            NftHook(name, "up1"),
+            NftHook(name, "up1", "guarded"),
+            needs=(LAN_TABLE,),
+            squatter=f"nft 'add {hook}'",
+            refused="kernel",
+        ),
     ]
     mac: tuple[Part, ...] = (("mac", "02:00:00:00:02:01"),)
     for where in ("cables", "solicited"):
         one, two = (NftElement(family, name, where, mac, (("ifindex", dev),)) for dev in ("up0", "up1"))
         there = f"nft add element {family} {name} {where} '{{ {mac[0][1]} : plug }}'"
         cases.append(Case(f"element-{where}", one, two, (LAN_TABLE,), there, "kernel"))
+    cable: Part = ("ifname", "bv0")
+    for where in ("dhcp", "ra"):
+        cases.append(Case(f"element-{where}", NftElement(family, name, where, (cable,)), needs=(LAN_TABLE,)))
+    of_cable: dict[str, Part] = {
+        "macs": mac[0],
+        "own4": ("ipv4", "192.168.2.9"),
+        "own6": ("ipv6", "fd00:2::9"),
+        "about6": ("octets", "0xfd000002000000000000000000000009"),
+    }
+    for where, known in of_cable.items():
+        cases.append(Case(f"element-{where}", NftElement(family, name, where, (cable, known)), needs=(LAN_TABLE,)))
     return cases
 
 

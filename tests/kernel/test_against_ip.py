@@ -36,6 +36,7 @@ link add a0 type veth peer name a1
 link add nic.7 type veth peer name nic7peer
 link add name-of-15chars type veth peer name other-of-15char
 link set v0 up
+link set v0 type bridge_slave isolated on
 link set v1 up group 77
 link set v2 group {rtnl.RETIRED}
 link set a0 up
@@ -138,6 +139,7 @@ def links_by_ip(ns: str) -> dict[str, rtnl.Link]:
             mac=entry["address"],
             master=index.get(entry.get("master", ""), 0),
             alias=entry.get("ifalias", ""),
+            isolated=entry.get("linkinfo", {}).get("info_slave_data", {}).get("isolated", False),
             group=_group(entry["group"]),
             peer=entry.get("link_index") or index.get(entry.get("link", ""), 0),
             peer_nsid=entry.get("link_netnsid", -1),
@@ -292,7 +294,7 @@ def test_pyroute2_agrees(full: Host) -> None:
     done = subprocess.run([sys.executable, "-c", _PYROUTE2], capture_output=True, text=True, check=True)
     links, addresses = json.loads(done.stdout)
     with Netlink(ROUTE) as nl:
-        own = [[getattr(link, field.name) for field in fields(link)][:-2] for link in rtnl.links(nl)]
+        own = [[getattr(link, field.name) for field in fields(link)][:-4] for link in rtnl.links(nl)]
         held = [[index, str(address.ip), address.network.prefixlen] for index, address in rtnl.addresses(nl)]
     assert sorted(own) == sorted(links)
     assert {tuple(a) for a in held} == {(index, str(ip_address(text)), length) for index, text, length in addresses}

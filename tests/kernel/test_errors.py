@@ -17,7 +17,7 @@ from berth.firewall import tables
 from berth.kernel.linux import LinuxKernel
 from berth.kernel.netlink import Netlink
 from berth.plan import Add, Change, Del, Op, Plan
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftTable, Obj, Route, Sysctl, Veth
+from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftTable, Obj, Route, Sysctl, Veth
 
 from .cases import ENDPOINT, NETWORK
 from .conftest import C1, Host, sh
@@ -140,6 +140,12 @@ def test_a_sandbox_that_is_not_there(stage: Host, monkeypatch: pytest.MonkeyPatc
     refusal(NotFound, lambda: find("docker:gone"), "gone")
 
 
+def test_a_table_that_is_not_there(stage: Host) -> None:
+    """As on a host that was set up by an older Berth."""
+    for obj in (NftElement("inet", "lost", "bridges", (("ifname", "brt0"),)), NftHook("berth_lost", "up0")):
+        refusal(NotFound, sending(Add(obj)), obj.table, "berth reconcile")
+
+
 def test_a_sandbox_that_is_none(stage: Host) -> None:
     Path(PLAIN_FILE).touch()
     before = stage.everything()
@@ -214,7 +220,6 @@ def test_an_address_where_its_family_is_switched_off(stage: Host) -> None:
         (Bridge("brt0", "02:00:00:00:00:01", 1_000_000, NETWORK), "1000000"),
         (Veth("bv0", "plug", 1500, ENDPOINT, C1, "an inner name", "02:00:00:00:02:01"), "an inner name"),
         (NftTable("inet", "t1", "x/1", "  chain a { bogus words }\n"), "table inet t1"),
-        (NftElement("inet", "lost", "bridges", (("ifname", "brt0"),)), "lost"),
     ],
 )
 def test_what_the_kernel_will_not_have(stage: Host, obj: Obj, word: str) -> None:

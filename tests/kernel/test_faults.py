@@ -192,6 +192,8 @@ NAT = create("nat", subnets=["10.77.0.0/24", "fd77::/64"])
 OTHER = create("other", subnets=["10.78.0.0/24"])
 FLAT = create("lan", driver="flat", options=["parent=br0"], ipv6=True)
 BYPASS = create("lan", driver="flat", options=["parent=br0", "bypass=always"], ipv6=True)
+APART = create("lan", driver="flat", options=["parent=br0", "bypass=always", "icc=false"], ipv6=True)
+OPEN = create("lan", driver="flat", options=["parent=br0", "antispoof=false"], ipv6=True)
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
 )
@@ -220,6 +222,12 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "attach-flat-bypass": ((BYPASS,), attach("lan", "c1")),
     "detach-flat-bypass": ((BYPASS, attach("lan", "c1", ips=["192.168.2.9"]), C2_ON_LAN), detach("lan", "c1")),
     "remove-flat-bypass": ((BYPASS,), remove("lan")),
+    "create-flat-apart": ((), APART),
+    "attach-flat-apart": ((APART,), attach("lan", "c1")),
+    "detach-flat-apart": ((APART, attach("lan", "c1", ips=["192.168.2.9"]), C2_ON_LAN), detach("lan", "c1")),
+    "create-flat-open": ((), OPEN),
+    "attach-flat-open": ((OPEN,), attach("lan", "c1")),
+    "create-apart": ((), create("inner", subnets=["10.79.0.0/24"], options=["icc=false"])),
     "attach": ((NAT,), attach("nat", "c1")),
     "attach-ports": ((NAT,), PORTS),
     "attach-range": ((NAT,), RANGE),

@@ -19,7 +19,7 @@ from berth.moved import Moved, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Plan, diff
 from berth.rates import Shaped
-from berth.state import HOST, Addr, Foreign, NftElement, NftHook, NftPass, Obj, Route, Sysctl, Zoned
+from berth.state import HOST, Addr, Foreign, NftElement, NftPass, Obj, Route, Sysctl, Zoned
 
 from .cases import CASES, LAN_TABLE, Case
 from .conftest import C1, Host, sh, type_in
@@ -126,7 +126,7 @@ def test_every_noun_has_its_rows() -> None:
     elsewhere = {OvsBridge, OvsPort, *get_args(Moved), Port, TextFile, Zoned}
     nouns = set(get_args(Obj)) - {Foreign, *elsewhere}
     assert {type(case.obj) for case in CASES} == nouns
-    assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftHook, NftPass}
+    assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftPass}
     settings = {type(case.obj) for case in CASES if case.obj.sticky}
     assert {type(case.obj) for case in CASES if case.squatter} == nouns - settings - {NftPass, Shaped}
     assert len({case.name for case in CASES}) == len(CASES)
@@ -144,5 +144,5 @@ def test_both_families_and_both_places_have_their_rows() -> None:
 
 def test_every_set_and_map_has_its_rows() -> None:
     declared = set(re.findall(r"(?:set|map) (\w+) ", tables.inet().text + LAN_TABLE.text))
-    assert len(declared) == 20
+    assert len(declared) == 27
     assert {case.obj.set for case in CASES if isinstance(case.obj, NftElement)} == declared | {"guard"}

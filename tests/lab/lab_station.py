@@ -8,6 +8,8 @@
     lab_station.py keep HOST PORT N        N times, ask such a server something and wait for it; prints N
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
+    lab_station.py send DEV HEX…           send frames, in this order
+    lab_station.py hear DEV                print a frame a line, in hexadecimal, without the tags of VLANs
     lab_station.py crowd NETWORK FIRST N   attach sandboxes crowdFIRST… to a network until it is full, N at most
     lab_station.py clear                   detach everything and remove every network
 
@@ -141,6 +143,24 @@ def _announcement(frame: bytes) -> tuple[str, str] | None:
     return None
 
 
+def send(dev: str, *frames: str) -> None:
+    """Send at a pace that every listener keeps up with."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((dev, 0))
+        for frame in frames:
+            raw.send(bytes.fromhex(frame))
+            time.sleep(0.002)
+
+
+def hear(dev: str) -> None:
+    """Listen until killed."""
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
+        raw.bind((dev, 3))
+        print("ready", flush=True)
+        while True:
+            print(raw.recv(4096).hex(), flush=True)
+
+
 def crowd(network: str, first: str, count: str) -> None:
     """Attach many by one process, and print the addresses that they got and what ended it."""
     from berth import wire
@@ -174,5 +194,5 @@ def clear() -> None:
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
     verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "echo": echo, "keep": keep}
-    verbs |= {"sniff": sniff, "crowd": crowd, "clear": clear}
+    verbs |= {"sniff": sniff, "send": send, "hear": hear, "crowd": crowd, "clear": clear}
     verbs[sys.argv[1]](*sys.argv[2:])

@@ -195,6 +195,7 @@ def test_messages_there_and_back(every: list[tuple[int, int, int, bytes]]) -> No
 VALUES: dict[str, st.SearchStrategy[str]] = {
     "ipv4": st.ip_addresses(v=4).map(str),
     "ipv6": st.ip_addresses(v=6).map(str),
+    "octets": st.binary(min_size=16, max_size=16).map(lambda raw: f"0x{raw.hex()}"),
     "mac": st.binary(min_size=6, max_size=6).map(lambda raw: raw.hex(":")),
     "proto": st.sampled_from(["tcp", "udp", "sctp"]),
     "port": st.integers(0, 65535).map(str),

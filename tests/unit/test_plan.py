@@ -61,7 +61,7 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     Route: st.builds(Route, spaces, st.sampled_from(["0.0.0.0/0", "::/0"]), devices, st.sampled_from(["", "10.0.0.9"])),
     NftTable: st.builds(NftTable, families, st.just("berth"), st.sampled_from(["abc/1", "def/2"])),
     NftElement: st.builds(NftElement, families, st.just("berth"), st.just("s"), parts, st.just(()) | parts),
-    NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices),
+    NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices, st.sampled_from(["lan", "guarded"])),
     NftRate: st.builds(NftRate, devices, st.sampled_from([0, 1000]), st.just(9000)),
     Shaped: st.builds(Shaped, devices, st.sampled_from([1000, 2000]), st.just(9000)),
     NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
@@ -300,8 +300,8 @@ def test_a_default_route_moves_without_a_gap() -> None:
 def test_a_plan_prints_as_what_a_person_would_type() -> None:
     plan = diff({LinkUp(HOST, "eth0"), ELEMENT}, {LinkUp(HOST, "eth0", up=False), ADDRESS})
     assert str(plan).splitlines() == [
-        "~ ip link set eth0 up",
         """+ nft 'add element inet berth bridges { "brt0" }'""",
+        "~ ip link set eth0 up",
         f"- nsenter --net={C1} ip addr del 10.0.0.1/24 dev eth0",
     ]
     assert plan and not Plan()

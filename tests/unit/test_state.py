@@ -206,8 +206,8 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
-    order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, Sysctl, TxChecksums, LinkUp, Port, Addr, MovedNeigh]
-    order += [Route, MovedRule, NftElement, NftPass, Zoned, OvsPort, TextFile]
+    order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, NftElement, Sysctl, TxChecksums, LinkUp, Port, Addr]
+    order += [MovedNeigh, Route, MovedRule, NftPass, Zoned, OvsPort, TextFile]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
     assert (MovedAddr.rank, MovedRoute.rank) == (Addr.rank, Route.rank)

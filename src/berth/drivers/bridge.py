@@ -30,6 +30,7 @@ class BridgeDriver:
 
     def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
         """Choose subnets, gateway and bridge name. Raises `Taken` or `Invalid`."""
+        _refuse_lans_options(asked)
         bridge = asked.setting("bridge") or f"brt{identity[:12]}"
         _refuse_taken_name(bridge, host)
         pools = pair_pools(asked, self._subnets(asked, host, identity))
@@ -58,6 +59,7 @@ class BridgeDriver:
             host_access=asked.setting("host_access") != "false",
             proxy=asked.setting("proxy") or "auto",
             rates=asked.rates,
+            icc=asked.setting("icc") != "false",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -114,6 +116,12 @@ def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
             raise Invalid(f"option allow_from: network {name} is {kind}: only NAT networks can be allowed")
         bridges.append(other.bridge)
     return tuple(sorted({*bridges}))
+
+
+def _refuse_lans_options(asked: NetworkSpec) -> None:
+    for key in ("antispoof", "allow_services"):
+        if asked.setting(key) is not None:
+            raise Invalid(f"option {key} is for the containers of a LAN, and this network is NAT: leave it out")
 
 
 def _refuse_taken_name(bridge: str, host: Host) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from msgspec.structs import replace
+
 from berth.drivers.limits import limits
 from berth.model import Endpoint, Network, Placement, StaticRoute
 from berth.ovs import OvsPort, TxChecksums
@@ -21,10 +23,13 @@ def cable(net: Network, ep: Endpoint) -> State:
     outer_mtu = net.bridge_mtu or net.mtu
     inner_mtu = net.mtu if net.mtu != outer_mtu else 0
     mark, ovs = MARK + ep.id, net.switch == "ovs"
-    bridge = "" if ovs else net.bridge
-    # With br_netfilter the bridge itself leads who asks for its own published port back to it. Others do without:
-    # they would hear their own multicast.
-    plug: set[Obj] = {Veth(ep.link, bridge, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu, bool(ep.ports))}
+    master = "" if ovs else net.bridge
+    veth = Veth(ep.link, master, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu, isolated=not net.icc)
+    if ep.ports:
+        # With br_netfilter the bridge itself leads who asks for its own published port back to it. Others do without:
+        # they would hear their own multicast.
+        veth = replace(veth, hairpin=True)
+    plug: set[Obj] = {veth}
     if ovs:
         plug.add(OvsPort(net.bridge, ep.link, mark))
     if net.userspace:

@@ -13,10 +13,10 @@ from berth import ipam
 from berth.drivers.cable import cable
 from berth.drivers.pools import mtu, refuse_overlap_with_networks, routes
 from berth.errors import Invalid, NotFound, Taken, Unsupported
-from berth.firewall import bypass
+from berth.firewall import frames
 from berth.model import Address, Endpoint, Host, HostLink, Ipam, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
-from berth.state import NOTHING, State, ours
+from berth.state import State, ours
 
 _SWITCHES = ("bridge", "ovs")
 
@@ -30,6 +30,7 @@ class FlatDriver:
         """Find the LAN's subnet and router through the bridge. Raises `Invalid`, `NotFound` or `Taken`."""
         bridge = _bridge(asked, host)
         _refuse_rates(asked, bridge)
+        _refuse_switch(asked, bridge)
         subnets = asked.subnets or _lan_subnets(asked, bridge)
         _refuse_strange(subnets, bridge)
         pools = tuple(_pool(pool, asked, bridge, host) for pool in pair_pools(asked, subnets))
@@ -47,6 +48,9 @@ class FlatDriver:
             masquerade=False,
             bypass=_bypass(asked, bridge, host),
             bypass_asked=asked.setting("bypass") in ("always", "never"),
+            icc=asked.setting("icc") != "false",
+            antispoof=asked.setting("antispoof") != "false" and not bridge.userspace,
+            services=_services(asked),
             bridge_mac=bridge.mac,
             bridge_mtu=bridge.mtu,
             switch=bridge.kind,
@@ -61,12 +65,31 @@ class FlatDriver:
         )
 
     def network(self, net: Network) -> State:
-        """Nothing: the LAN is there already. Or a way past what would drop its frames."""
-        return bypass.for_network(net) if net.bypass else NOTHING
+        """The LAN is there already: only what is done with the frames of its endpoints."""
+        return frames.for_network(net)
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
-        """A cable into the LAN's bridge."""
-        return cable(net, ep) | (bypass.for_endpoint(net, ep) if net.bypass else NOTHING)
+        """A cable into the LAN's bridge, and what is known of who is behind it."""
+        return cable(net, ep) | frames.for_endpoint(net, ep)
+
+
+def _refuse_switch(asked: NetworkSpec, bridge: HostLink) -> None:
+    """Raise `Invalid` for what this kind of switch cannot keep."""
+    if bridge.kind == "ovs" and asked.setting("icc") == "false":
+        raise Invalid(
+            f"icc=false is for bridges of the kernel's: {bridge.name} is Open vSwitch's, whose ports cannot be kept"
+            " apart; leave it out"
+        )
+    if bridge.userspace and asked.setting("antispoof") == "true":
+        raise Invalid(
+            f"antispoof=true cannot be kept on {bridge.name}: ovs-vswitchd takes its frames before the kernel checks"
+            " them; leave it out"
+        )
+
+
+def _services(asked: NetworkSpec) -> tuple[str, ...]:
+    text = asked.setting("allow_services")
+    return tuple(sorted(text.split(","))) if text else ()
 
 
 def _refuse_rates(asked: NetworkSpec, bridge: HostLink) -> None:

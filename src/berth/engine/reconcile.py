@@ -82,14 +82,17 @@ _FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate, Zoned)
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:
     """Whether an endpoint has a part of its own in the firewall."""
     net = networks[ep.network]
-    return bool(ep.ports or ep.options or net.bypass or net.rates)
+    return bool(ep.ports or ep.options or net.rates) or net.driver == "flat"
 
 
 def _link(obj: Obj) -> str:
     """The link that has to be there for an element or a hook; "" for none."""
     if isinstance(obj, NftHook | NftRate):
         return obj.dev
-    return next((v for kind, v in obj.data if kind == "ifindex"), "") if isinstance(obj, NftElement) else ""
+    if not isinstance(obj, NftElement):
+        return ""
+    named = obj.match if obj.family == NftHook.family else ()
+    return next((value for kind, value in (*obj.data, *named) if kind in ("ifindex", "ifname")), "")
 
 
 def _go_round_obstacles(parts: Parts) -> None:

@@ -11,55 +11,46 @@ through the bridge, and so through whatever drops there.
 
 from __future__ import annotations
 
-from berth.firewall.tables import table
-from berth.model import Endpoint, Network
-from berth.state import NftElement, NftHook, NftTable, State
+from collections.abc import Iterator
 
-_SETS = (
+from berth.model import Endpoint, Network
+from berth.state import NftElement, NftHook
+
+SETS = (
     ("map cables", "type ether_addr : iface_index"),  # an endpoint's MAC -> its cable
     ("map solicited", "type ether_addr : iface_index"),  # the multicast MAC of its IPv6 neighbour solicitations
 )
+_IP = ("ether type != { ip, ip6 } return",)
+_TO_ENDPOINTS = ("fwd to ether daddr map @cables", "dup to ether daddr map @solicited")
 
 
-def _name(net: Network) -> str:
-    return f"berth_{net.id[:12]}"
+def from_lan() -> tuple[str, ...]:
+    """The rules for what comes in by the LAN's NICs."""
+    return (*_IP, *_TO_ENDPOINTS)
 
 
-def _skeleton(net: Network) -> NftTable:
+def from_endpoint(net: Network) -> tuple[str, ...]:
+    """The rules for what an endpoint sends."""
     to_lan: tuple[str, ...] = ()
     if len(net.nics) == 1:  # with several, only the bridge knows where a MAC is
         nic = net.nics[0]
         to_lan = (
-            f'iifname "{nic}" return',
             f'meta pkttype {{ broadcast, multicast }} dup to "{nic}"',
             "meta pkttype { broadcast, multicast } return",
             f"ether daddr {net.bridge_mac} return",  # for the host itself
             f'fwd to "{nic}"',
         )
-    rules = (
-        "ether type != { ip, ip6 } return",
-        "fwd to ether daddr map @cables",
-        "dup to ether daddr map @solicited",
-        *to_lan,
-    )
-    return table(NftHook.family, _name(net), _SETS, ((NftHook.target, "", rules),))
+    return (*_IP, *(_TO_ENDPOINTS if net.icc else ()), *to_lan)
 
 
-def for_network(net: Network) -> State:
-    """The table, and the LAN's side of the way."""
-    return frozenset({_skeleton(net), *(NftHook(_name(net), nic) for nic in net.nics)})
-
-
-def for_endpoint(net: Network, ep: Endpoint) -> State:
-    """The endpoint's side of the way."""
-    name = _name(net)
-    objects: set[NftElement | NftHook] = {NftHook(name, ep.link), _element(name, "cables", ep.mac, ep.link)}
+def elements(ep: Endpoint, table: str) -> Iterator[NftElement]:
+    """Where the endpoint is."""
+    yield _element(table, "cables", ep.mac, ep.link)
     for interface in ep.addresses:
         if interface.version == 6:  # RFC 4291 section 2.7.1, RFC 2464 section 7
             mac = (b"\x33\x33\xff" + interface.ip.packed[-3:]).hex(":")
-            objects.add(_element(name, "solicited", mac, ep.link))
-    return frozenset(objects)
+            yield _element(table, "solicited", mac, ep.link)
 
 
-def _element(name: str, which: str, mac: str, link: str) -> NftElement:
-    return NftElement(NftHook.family, name, which, (("mac", mac),), (("ifindex", link),))
+def _element(table: str, which: str, mac: str, link: str) -> NftElement:
+    return NftElement(NftHook.family, table, which, (("mac", mac),), (("ifindex", link),))

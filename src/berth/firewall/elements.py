@@ -34,8 +34,9 @@ def for_network(net: Network) -> frozenset[NftElement]:
             names.append("masquerade6")
     if not net.host_access:
         names.append("closed")
+    pair = "intra" if net.icc else "apart"
     allowed = {_element("allowed", (("ifname", other), bridge)) for other in net.allow_from}
-    return frozenset(allowed | {_element("intra", (bridge, bridge)), *(_element(name, (bridge,)) for name in names)})
+    return frozenset(allowed | {_element(pair, (bridge, bridge)), *(_element(name, (bridge,)) for name in names)})
 
 
 def for_endpoint(net: Network, ep: Endpoint) -> frozenset[NftElement]:

@@ -16,6 +16,7 @@ FAMILY, TABLE = "inet", "berth"
 _SETS = (
     ("set bridges", "type ifname"),  # bridges of Berth's own
     ("set intra", "type ifname . ifname"),  # each of them paired with itself
+    ("set apart", "type ifname . ifname"),  # the same, of those whose endpoints do not reach each other
     ("set internal", "type ifname"),  # those with no way in or out
     ("set allowed", "type ifname . ifname"),  # from the bridge of one network to another's
     ("set closed", "type ifname"),  # those whose endpoints do not reach the host's own services
@@ -103,6 +104,7 @@ _CHAINS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
             "ct status dnat iifname . oifname @intra masquerade",
             # The same where br_netfilter has led it back across the bridge, which does not say where it came in.
             "ct status dnat iif 0 oifname @bridges fib saddr type != local masquerade",
+            "ct status dnat iifname . oifname @apart masquerade",
             "meta nfproto ipv4 iifname @masquerade4 oifname != @bridges masquerade",
             "meta nfproto ipv6 iifname @masquerade6 oifname != @bridges masquerade",
         ),

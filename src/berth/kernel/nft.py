@@ -64,8 +64,8 @@ _SET_NAME, _SET_KEY_TYPE, _SET_DATA_TYPE = 2, 4, 6
 _LIST_ELEM, _ELEM_KEY, _ELEM_DATA, _ELEM_KEY_END, _DATA_VALUE = 1, 1, 2, 10, 1
 
 #: nft's own numbers of data types; a concatenation is these, six bits each.
-_TYPES = {7: "ipv4", 8: "ipv6", 9: "mac", 12: "proto", 13: "port", 20: "ifindex", 41: "ifname"}
-_SIZES = {"ipv4": 4, "ipv6": 16, "mac": 6, "proto": 1, "port": 2, "ifindex": 4, "ifname": 16}
+_TYPES = {4: "octets", 7: "ipv4", 8: "ipv6", 9: "mac", 12: "proto", 13: "port", 20: "ifindex", 41: "ifname"}
+_SIZES = {"octets": 16, "ipv4": 4, "ipv6": 16, "mac": 6, "proto": 1, "port": 2, "ifindex": 4, "ifname": 16}
 _PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 
@@ -96,6 +96,8 @@ def encode_parts(parts: Sequence[Part]) -> bytes:
 
 def _encode(kind: str, value: str) -> bytes:
     match kind:
+        case "octets":  # 16 of them, as a number: what nft makes of a field that it has no name for
+            return bytes.fromhex(value.removeprefix("0x"))
         case "ipv4":
             return socket.inet_pton(socket.AF_INET, value)
         case "ipv6":
@@ -137,6 +139,8 @@ def decode_parts(types: int, data: bytes) -> tuple[Part, ...]:
 
 def _decode(kind: str, raw: bytes) -> str:
     match kind:
+        case "octets":
+            return f"0x{raw.hex()}"
         case "ipv4":
             return socket.inet_ntop(socket.AF_INET, raw)
         case "ipv6":
@@ -174,24 +178,33 @@ def expression(name: str, data: bytes) -> bytes:
     return nest(1, text_attr(1, name) + nest(2, data))
 
 
-#: `jump lan`, as the kernel holds it: an immediate verdict.
-_JUMP = expression("immediate", be32(1, 0) + nest(2, nest(2, be32(1, -3) + text_attr(2, NftHook.target))))
+def _hook_head(hook: NftHook) -> bytes:
+    return _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, hook.table)
 
 
 def _hook_messages(hook: NftHook) -> Iterator[Message]:
     """A chain that sees what a link receives, and its one rule."""
-    head = _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, hook.table)
     place = be32(_HOOK_NUMBER, 0) + be32(_HOOK_PRIORITY, 0) + text_attr(_HOOK_DEVICE, hook.dev)
     chain = text_attr(_CHAIN_NAME, hook.chain) + nest(_CHAIN_HOOK, place) + be32(_CHAIN_POLICY, 1)
-    yield Message(_type(_NEWCHAIN), CREATE | EXCL, head + chain + text_attr(_CHAIN_TYPE, "filter"))
-    rule = text_attr(_RULE_CHAIN, hook.chain) + nest(_RULE_EXPRESSIONS, _JUMP)
-    yield Message(_type(_NEWRULE), CREATE | APPEND, head + rule)
+    yield Message(_type(_NEWCHAIN), CREATE | EXCL, _hook_head(hook) + chain + text_attr(_CHAIN_TYPE, "filter"))
+    yield from lead(hook)
+
+
+def lead(hook: NftHook) -> Iterator[Message]:
+    """The one rule of a hook that has none: an immediate verdict, to jump."""
+    jump = expression("immediate", be32(1, 0) + nest(2, nest(2, be32(1, -3) + text_attr(2, hook.target))))
+    rule = text_attr(_RULE_CHAIN, hook.chain) + nest(_RULE_EXPRESSIONS, jump)
+    yield Message(_type(_NEWRULE), CREATE | APPEND, _hook_head(hook) + rule)
+
+
+def mislead(hook: NftHook) -> Iterator[Message]:
+    """Take the rules out of a hook."""
+    yield Message(_type(_DELRULE), 0, _hook_head(hook) + text_attr(_RULE_CHAIN, hook.chain))
 
 
 def _unhook_messages(hook: NftHook) -> Iterator[Message]:
-    head = _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, hook.table)
-    yield Message(_type(_DELRULE), 0, head + text_attr(_RULE_CHAIN, hook.chain))
-    yield Message(_type(_DELCHAIN), 0, head + text_attr(_CHAIN_NAME, hook.chain))
+    yield from mislead(hook)
+    yield Message(_type(_DELCHAIN), 0, _hook_head(hook) + text_attr(_CHAIN_NAME, hook.chain))
 
 
 def add_entry(entry: NftElement | NftHook) -> Iterator[Message]:
@@ -261,6 +274,8 @@ def write_together(made: Sequence[Add | Change]) -> None:
                 lines.append(_table_script(table, replace=isinstance(op, Change)))
             case NftElement() as entry:
                 members.setdefault(f"{entry.family} {entry.table} {entry.set}", []).append(entry.member())
+            case NftHook() as hook if isinstance(op, Change):
+                lines.append(hook.new_way())
             case NftHook() | NftPass() | NftRate() as entry:
                 lines.append(entry.script())
     # After the tables, and many to a command: nft looks through all of its commands for each.
@@ -295,9 +310,12 @@ def _replacement(table: NftTable) -> str:
     Its chains go: one that is hooked elsewhere cannot be changed into another.
     """
     where = f"{table.family} {table.name}"
-    chains = sorted(_chains(Netlink.kept(NETFILTER), table.family, table.name))
+    nl = Netlink.kept(NETFILTER)
+    chains = sorted(_chains(nl, table.family, table.name))
     ours = [f"delete chain {where} {chain}" for chain in chains if not chain.startswith(NftHook.prefix)]
-    hooks = [f"add rule {where} {c} jump {NftHook.target}" for c in chains if c.startswith(NftHook.prefix)]
+    ways = _targets(nl, table.name) if table.family == NftHook.family else {}
+    # One that leads to what is no more is changed with the hook.
+    hooks = [f"add rule {where} {c} jump {to}" for c, to in ways.items() if f"chain {to} {{" in table.text]
     return "\n".join([f"add table {where}", f"flush table {where}", *ours, table.script(), *hooks, ""])
 
 
@@ -379,9 +397,30 @@ def base_chains(nl: Netlink) -> list[BaseChain]:
 
 def read_hooks(nl: Netlink, table: str) -> Iterator[NftHook]:
     """The hooks of a table of the netdev family."""
+    ways = _targets(nl, table)
     for chain in base_chains(nl):
         if (chain.family, chain.table) == (NftHook.family, table) and chain.device:
-            yield NftHook(table, chain.device)
+            yield NftHook(table, chain.device, ways.get(chain.name, ""))
+
+
+def _targets(nl: Netlink, table: str) -> dict[str, str]:
+    """Where each hook of a netdev table leads to, by its chain; without those that have no rule, or more than one."""
+    ways: dict[str, list[str]] = {}
+    for data in nl.dump(_type(_GETRULE), _generation(_FAMILIES[NftHook.family]) + text_attr(_TABLE, table)):
+        found = attrs(data, 4)
+        chain = string(found.get(_RULE_CHAIN, b""))
+        if string(found.get(_TABLE, b"")) == table and chain.startswith(NftHook.prefix):
+            ways.setdefault(chain, []).append(_jump(found.get(_RULE_EXPRESSIONS, b"")))
+    return {chain: targets[0] for chain, targets in ways.items() if len(targets) == 1 and targets[0]}
+
+
+def _jump(expressions: bytes) -> str:
+    """The chain that a rule of nothing but a jump leads to; "" for any other rule."""
+    every = [attrs(raw) for _, raw in items(expressions)]
+    if len(every) != 1 or string(every[0].get(1, b"")) != "immediate":
+        return ""
+    verdict = attrs(attrs(attrs(every[0].get(2, b"")).get(2, b"")).get(2, b""))
+    return string(verdict.get(2, b""))
 
 
 def comment(data: bytes) -> str:

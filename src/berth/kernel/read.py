@@ -11,6 +11,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_network
 
+from msgspec.structs import replace
+
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
 from berth.kernel import firewalld, nft, offload, passes, rates, rtnl, sysctl, xtables
@@ -100,9 +102,9 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         if link.master:
             master = label.get(link.master) or rtnl.name_of(link.master)
             master = "" if master == DATAPATH else master
-        inner_mtu = mtu if mtu != link.mtu else 0
-        outer_mtu = link.mtu if link.up else 0
-        return Veth(link.name, master, outer_mtu, link.alias, ns, inner, mac, inner_mtu, link.hairpin)
+        outer_mtu, inner_mtu = link.mtu if link.up else 0, mtu if mtu != link.mtu else 0
+        cable = Veth(link.name, master, outer_mtu, link.alias, ns, inner, mac, inner_mtu)
+        return replace(cable, hairpin=link.hairpin, isolated=link.isolated)
     kind = link.kind or "link"
     return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
 

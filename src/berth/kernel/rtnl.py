@@ -34,7 +34,7 @@ _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFL
 _IFLA_PROMISCUITY = 30
 _INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
-_BRPORT_MODE = 4  # hairpin
+_BRPORT_MODE, _BRPORT_ISOLATED = 4, 33  # the first is that of a hairpin
 _BR_FORWARD_DELAY, _BR_STP_STATE = 1, 5
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST, _IFA_FLAGS = 1, 2, 4, 8
 _NODAD = 0x02
@@ -175,20 +175,22 @@ def add_veth(nl: Netlink, veth: Veth, ns_fd: int | None) -> list[Message]:
     # No link-local address on the outer end: as a port of a bridge it speaks for nobody. Its carrier is still off,
     # so the second message is in time.
     quiet = address_mode(_NO_ADDRESS)
-    alias = attr(_IFLA_IFALIAS, veth.alias.encode())
-    port = _hairpin(on=True) if veth.hairpin else b""  # a port that is made in the same message would not take it
-    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=alias + quiet + port)]
+    more = attr(_IFLA_IFALIAS, veth.alias.encode()) + quiet
+    if veth.hairpin or veth.isolated:  # a port that is made in the same message would not take it
+        more += _as_port(veth)
+    return [Message(NEWLINK, CREATE | EXCL, body), set_link(veth.name, attributes=more)]
 
 
-def _hairpin(*, on: bool) -> bytes:
-    """The attribute of a bridge's port that lets out of it what came in by it."""
-    data = nest(_INFO_SLAVE_DATA, attr(_BRPORT_MODE, bytes([on])))
+def _as_port(veth: Veth) -> bytes:
+    """What the link is as a port of its bridge, which has to be one already."""
+    port = attr(_BRPORT_MODE, bytes([veth.hairpin])) + attr(_BRPORT_ISOLATED, bytes([veth.isolated]))
+    data = nest(_INFO_SLAVE_DATA, port)
     return nest(_IFLA_LINKINFO, attr(_INFO_SLAVE_KIND, b"bridge") + data)
 
 
-def set_hairpin(veth: Veth) -> Message:
-    """Say whether a bridge's port sends back what came in by it."""
-    return set_link(veth.name, attributes=_hairpin(on=veth.hairpin))
+def set_port(veth: Veth) -> Message:
+    """Say only what the outer end is as a port of its bridge."""
+    return set_link(veth.name, attributes=_as_port(veth))
 
 
 def change_veth_outer(nl: Netlink, veth: Veth, *, plug: bool) -> list[Message]:
@@ -199,7 +201,8 @@ def change_veth_outer(nl: Netlink, veth: Veth, *, plug: bool) -> list[Message]:
     attributes = u32_attr(_IFLA_MTU, veth.mtu)
     if plug:
         attributes += u32_attr(_IFLA_MASTER, index(nl, veth.master) if veth.master else 0)
-    return [set_link(veth.name, up=True, attributes=attributes), _alias(veth.name, veth.alias)]
+    second = attr(_IFLA_IFALIAS, veth.alias.encode()) + (_as_port(veth) if veth.master else b"")
+    return [set_link(veth.name, up=True, attributes=attributes), set_link(veth.name, attributes=second)]
 
 
 def change_veth_inner(veth: Veth) -> list[Message]:
@@ -297,6 +300,7 @@ class Link:
     fresh: bool  # a bridge with STP off and no forward delay; True for every other kind
     hairpin: bool  # a port of a bridge that sends back what came in by it
     address_mode: int  # how it makes its IPv6 link-local address (IN6_ADDR_GEN_MODE_*)
+    isolated: bool  # as a port of a bridge
 
 
 def _decode_link(data: bytes) -> Link | None:
@@ -307,7 +311,7 @@ def _decode_link(data: bytes) -> Link | None:
     info = attrs(found.get(_IFLA_LINKINFO, b""))
     kind = string(info.get(_INFO_KIND, b""))
     detail = attrs(info.get(_INFO_DATA, b"")) if kind == "bridge" else {}
-    port = attrs(info.get(_INFO_SLAVE_DATA, b"")) if info.get(_INFO_SLAVE_KIND, b"")[:6] == b"bridge" else {}
+    port = attrs(info.get(_INFO_SLAVE_DATA, b"")) if string(info.get(_INFO_SLAVE_KIND, b"")) == "bridge" else {}
     nsid = found.get(_IFLA_LINK_NETNSID)
     return Link(
         index=idx,
@@ -325,6 +329,7 @@ def _decode_link(data: bytes) -> Link | None:
         address_mode=attrs(attrs(found.get(_IFLA_AF_SPEC, b"")).get(socket.AF_INET6, b"")).get(
             _INET6_ADDR_GEN_MODE, b"\0"
         )[0],
+        isolated=port.get(_BRPORT_ISOLATED, b"\0") != b"\0",
         fresh=not (number(detail.get(_BR_STP_STATE, b"")) or number(detail.get(_BR_FORWARD_DELAY, b""))),
     )
 

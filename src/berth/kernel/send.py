@@ -60,7 +60,8 @@ def send(plan: Plan) -> None:
 
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
-    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, NftTable))]
+    kept = (NftTable, NftHook)  # what may be there already
+    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, kept))]
     firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass | NftRate | Zoned) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
 
@@ -200,17 +201,17 @@ def _encode_cable(nl: Netlink, op: Op, fds: list[int]) -> Iterator[Message]:
                 fds.append(open_ns(veth.ns))
             yield from rtnl.add_veth(nl, veth, fds[-1] if veth.ns else None)
         case Change(old=Veth() as old, new=Veth() as veth):
-            if not _only_hairpin(old, veth):
+            if _only_as_port(old, veth):
+                yield rtnl.set_port(veth)
+            else:
                 yield from rtnl.change_veth_outer(nl, veth, plug=old.master != veth.master)
-            if veth.master and veth.hairpin != (old.hairpin and old.master == veth.master):
-                yield rtnl.set_hairpin(veth)
         case Del(old=Veth() as veth):
             yield rtnl.retire_outer(veth.name)
 
 
-def _only_hairpin(old: Veth, new: Veth) -> bool:
-    """Whether nothing else of a cable changes: its inner end is left alone then, be it out of sight."""
-    return new.met_by(replace(old, hairpin=new.hairpin))
+def _only_as_port(old: Veth, new: Veth) -> bool:
+    """Whether nothing of a cable changes but how its bridge treats it: its inner end, be it out of sight, is left."""
+    return bool(new.master) and new.met_by(replace(old, hairpin=new.hairpin, isolated=new.isolated))
 
 
 def _encode(encode: Callable[[Netlink, Op], Iterable[Message]], nl: Netlink, op: Op) -> Iterator[Message]:
@@ -262,7 +263,7 @@ def _rewire(op: Op) -> bool:
 def _inner(op: Op) -> None:
     """What an operation on a cable means for its inner end."""
     match op:
-        case Change(old=Veth() as old, new=Veth() as veth) if not _only_hairpin(old, veth):
+        case Change(old=Veth() as old, new=Veth() as veth) if not _only_as_port(old, veth):
             with inside(veth.ns), Netlink(ROUTE) as nl:
                 _batch(nl, [(op, message) for message in rtnl.change_veth_inner(veth)])
         case Del(old=Veth() as veth):
@@ -325,6 +326,10 @@ def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Me
                 yield from ((op, message) for message in rates.delete_rate(entry))
             case Add(new=NftRate() as entry) | Change(new=NftRate() as entry) if not delete:
                 yield from ((op, message) for message in rates.add_rate(entry))
+            case Change(old=NftHook() as hook) if delete:
+                yield from ((op, message) for message in nft.mislead(hook))
+            case Change(new=NftHook() as hook):
+                yield from ((op, message) for message in nft.lead(hook))
             case Del(old=entry) | Change(old=entry) if delete and isinstance(entry, NftElement | NftHook):
                 yield from ((op, message) for message in nft.delete_entry(entry))
             case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook):
@@ -404,6 +409,8 @@ def explain(error: OSError, op: Op) -> BerthError:
         )
     if code == errno.EEXIST:
         return Taken(f"already there: `{what}`: remove it or choose another")
+    if code == errno.ENOENT and isinstance(obj, NftElement | NftHook):
+        return NotFound(f"no such table or set for `{what}`: `berth reconcile` makes it")
     if code == errno.ENODEV:
         return NotFound(f"no such link for `{what}`: see `ip link`")
     if code == errno.ENOENT and isinstance(obj, Shaped | NftRate):

@@ -59,6 +59,19 @@ class StaticRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may begin a conversation with an endpoint, and about what: an entry of an allow list."""
+
+    proto: str  # tcp | udp | sctp | icmp (of either IP version) | any
+    ports: tuple[int, int] | None = None  # the endpoint's own, first and last; None: all
+    source: Subnet | None = None  # None: anybody
+
+    def __str__(self) -> str:
+        ports = "" if self.ports is None else "/" + "-".join(map(str, dict.fromkeys(self.ports)))
+        return f"{self.proto}{ports}" + ("" if self.source is None else f"@{self.source}")
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """A network as asked for: parsed and checked, but with holes."""
 
@@ -108,6 +121,7 @@ class Network:
     routes: tuple[StaticRoute, ...] = ()  # that every endpoint gets
     allow_from: tuple[str, ...] = ()  # bridges of the NAT networks whose endpoints reach this one's
     host_access: bool = True  # whether endpoints reach the host's own services
+    allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()

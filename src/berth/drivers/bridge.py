@@ -17,7 +17,7 @@ from berth.drivers.pools import (
     routes,
 )
 from berth.errors import Invalid, Taken
-from berth.firewall import elements, passes, tables
+from berth.firewall import elements, passes, policy, tables
 from berth.model import Endpoint, Host, Ipam, Network, NetworkSpec, Subnet
 from berth.spec import pair_pools
 from berth.state import HOST, MARK, Addr, Bridge, Obj, State, Sysctl
@@ -56,6 +56,7 @@ class BridgeDriver:
             routes=routes(asked, pools),
             allow_from=_allowed(asked, host),
             host_access=asked.setting("host_access") != "false",
+            allow=asked.setting("allow") or "",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -93,8 +94,8 @@ class BridgeDriver:
         return frozenset({*objects, tables.inet(), *elements.for_network(net), *passes.for_network(net)})
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
-        """A cable into the bridge, and the published ports."""
-        return cable(net, ep) | elements.for_endpoint(ep)
+        """A cable into the bridge with its guard, and the published ports."""
+        return cable(net, ep) | policy.for_endpoint(net, ep) | elements.for_endpoint(ep)
 
 
 def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:

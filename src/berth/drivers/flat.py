@@ -13,7 +13,7 @@ from berth import ipam
 from berth.drivers.cable import cable
 from berth.drivers.pools import mtu, refuse_overlap_with_networks, routes
 from berth.errors import Invalid, NotFound, Taken, Unsupported
-from berth.firewall import bypass
+from berth.firewall import bypass, policy
 from berth.model import Address, Endpoint, Host, HostLink, Ipam, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
 from berth.state import NOTHING, State, ours
@@ -53,6 +53,7 @@ class FlatDriver:
             nics=tuple(sorted(port.name for port in host.ports(bridge.name) if not ours(port.alias))),
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             routes=routes(asked, pools),
+            allow=asked.setting("allow") or "",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -63,8 +64,8 @@ class FlatDriver:
         return bypass.for_network(net) if net.bypass else NOTHING
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
-        """A cable into the LAN's bridge."""
-        return cable(net, ep) | (bypass.for_endpoint(net, ep) if net.bypass else NOTHING)
+        """A cable into the LAN's bridge with its guard."""
+        return cable(net, ep) | policy.for_endpoint(net, ep) | (bypass.for_endpoint(net, ep) if net.bypass else NOTHING)
 
 
 def _bypass(asked: NetworkSpec, bridge: HostLink, host: Host) -> bool:

@@ -11,7 +11,7 @@ from berth.errors import BerthError
 from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan
 from berth.seams import Outcome, Scope
-from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, keys
+from berth.state import HOST, NftElement, NftGuard, NftHook, NftPass, NftTable, Obj, Veth, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
@@ -75,17 +75,18 @@ def heal(parts: Parts) -> Plan:
         return reach(parts.kernel, frozenset(want), Scope(keys(want)))
 
 
-_FIREWALL = (NftTable, NftElement, NftHook, NftPass)
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftGuard)
 
 
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:
     """Whether an endpoint has a part of its own in the firewall."""
-    return bool(ep.ports or networks[ep.network].bypass)
+    net = networks[ep.network]
+    return bool(ep.ports or net.bypass or net.allow or "allow" in dict(ep.options))
 
 
 def _link(obj: Obj) -> str:
     """The link that has to be there for an element or a hook; "" for none."""
-    if isinstance(obj, NftHook):
+    if isinstance(obj, NftHook | NftGuard):
         return obj.dev
     return next((v for kind, v in obj.data if kind == "ifindex"), "") if isinstance(obj, NftElement) else ""
 

@@ -13,7 +13,7 @@ from ipaddress import ip_address, ip_network
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import nft, offload, passes, rtnl, sysctl
+from berth.kernel import guards, nft, offload, passes, rtnl, sysctl
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -28,6 +28,7 @@ from berth.state import (
     Foreign,
     Key,
     LinkUp,
+    NftGuard,
     NftHook,
     NftPass,
     Obj,
@@ -64,6 +65,7 @@ def read(scope: Scope) -> State:
     found |= set(_switches(scope, by_ns[HOST]))
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
+    found |= set(_guards(scope, by_ns[HOST]))
     return frozenset(found)
 
 
@@ -212,12 +214,13 @@ def _switches(scope: Scope, keys: set[Key]) -> Iterator[Obj]:
 
 def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     wanted = frozenset(keys)
-    names = {key[1:3] for key in wanted if key[0].startswith("nft-")}
+    names = {key[1:3] for key in wanted if key[0].startswith("nft-") and key[0] != "nft-guard"}
     if not names and not scope.marked:
         return
     nl = Netlink.kept(NETFILTER)
     if scope.marked:
         names |= {(family, name) for family, name in nft.tables(nl) if nft.marked(family, name)}
+        names = {name for name in names if not name[1].startswith(NftGuard.prefix)}
     for family, name in sorted(names):
         try:
             table = nft.read_table(nl, family, name)
@@ -232,6 +235,15 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
             entries += nft.read_hooks(nl, name)
         every = scope.marked and nft.marked(family, name) and table.owner
         yield from (entry for entry in entries if every or entry.key in wanted)
+
+
+def _guards(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
+    """Endpoints' guards, each a table of its own."""
+    tables = {key[2] for key in keys if key[0] == "nft-guard"}
+    if tables or scope.marked:
+        for guard in guards.read(Netlink.kept(NETFILTER), lambda name: scope.marked or name in tables):
+            if guard.table in tables or guard.owner:
+                yield guard
 
 
 def _passes(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:

@@ -16,13 +16,26 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import nft, offload, passes, rtnl, sysctl
+from berth.kernel import guards, nft, offload, passes, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
-from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Route, Sysctl, Veth
+from berth.state import (
+    HOST,
+    Addr,
+    Bridge,
+    LinkUp,
+    NftElement,
+    NftGuard,
+    NftHook,
+    NftPass,
+    NftTable,
+    Route,
+    Sysctl,
+    Veth,
+)
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 
@@ -30,7 +43,9 @@ _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 def send(plan: Plan) -> None:
     """Carry out a plan. Raises the first refusal as a `BerthError` that names the operation."""
     if _fills_tables(plan.ops):
-        nft.write_together([op for op in plan.ops if not isinstance(op, Del)])
+        guarding = [op for op in plan.ops if isinstance(subject(op), NftGuard)]
+        nft.write_together([op for op in plan.ops if not isinstance(op, Del) and op not in guarding])
+        _send_guards(guarding)
         return
     for ns, group in groupby(plan.ops, key=_where):
         ops = list(group)
@@ -43,10 +58,13 @@ def send(plan: Plan) -> None:
                 raise  # a sandbox that is gone took along what was to be deleted
 
 
+_WHOLE = NftTable | NftGuard  # what is written anew where it is not as it should be
+
+
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
-    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, NftTable))]
-    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass) for new in made)
+    made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, _WHOLE))]
+    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass | NftGuard) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
 
 
@@ -82,6 +100,8 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_entries
         case NftPass():
             return _send_passes
+        case NftGuard():
+            return _send_guards
         case _:
             return _send_tables
 
@@ -318,6 +338,21 @@ def _send_passes(ops: Sequence[Op]) -> None:
             raise explain(refusal, op) from None
 
 
+def _send_guards(ops: Sequence[Op]) -> None:
+    """A transaction each, so that none is ever half made."""
+    for op in ops:
+        refusal = None
+        match op:
+            case Add(new=NftGuard() as guard):
+                refusal = guards.send(guard, replace=False)
+            case Change(new=NftGuard() as guard):
+                refusal = guards.send(guard, replace=True)
+            case Del(old=NftGuard() as guard):
+                refusal = guards.delete(guard)
+        if refusal is not None:
+            raise explain(refusal, op)
+
+
 def _send_tables(ops: Sequence[Op]) -> None:
     for op in ops:
         match op:
@@ -355,6 +390,8 @@ def explain(error: OSError, op: Op) -> BerthError:
         return Taken(f"already there: `{what}`: remove it or choose another")
     if code == errno.ENODEV:
         return NotFound(f"no such link for `{what}`: see `ip link`")
+    if code == errno.EOPNOTSUPP and isinstance(obj, NftGuard):
+        return Unsupported(guards.UNSUPPORTED)
     if code == errno.EOPNOTSUPP:
         return Unsupported(f"this kernel cannot do `{what}` ({error.strerror})")
     return Refused(f"the kernel refused `{what}`: {error.strerror}")

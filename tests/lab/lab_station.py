@@ -2,6 +2,12 @@
 
     lab_station.py serve PORT              answer TCP and UDP with the address that asked
     lab_station.py ask tcp|udp HOST PORT   ask such a server; prints what it said, and fails after a second
+    lab_station.py echo PORT               send back what comes on TCP connections
+    lab_station.py hold HOST PORT          keep one connection to such a server busy; prints a line for each answer
+    lab_station.py segment FROM TO FLAGS   send a TCP segment with these flags to port 80, in whatever state
+    lab_station.py segments                print the flags of each that comes in, as it comes
+    lab_station.py attach NETWORK SANDBOX KEY=VALUE
+                                           attach with an option for this endpoint alone
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
     lab_station.py crowd NETWORK FIRST N   attach sandboxes crowdFIRST… to a network until it is full, N at most
@@ -17,8 +23,10 @@ import selectors
 import socket
 import struct
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 
 PATIENCE = 1  # seconds
@@ -67,6 +75,64 @@ def ask(proto: str, host: str, port: str) -> None:
         asking.connect((host, int(port)))
         asking.send(b"?")
         print(asking.recv(2048).decode())
+
+
+def echo(port: str) -> None:
+    """Send back until killed."""
+    with socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                while data := connection.recv(2048):
+                    connection.sendall(data)
+
+
+def hold(host: str, port: str) -> None:
+    """Ask by one connection until killed, or until no answer comes for a while."""
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        print("ready", flush=True)
+        while True:
+            connection.sendall(b"?")
+            assert connection.recv(1), "closed"
+            print("answered", flush=True)
+            time.sleep(0.02)
+
+
+def segment(source: str, destination: str, flags: str) -> None:
+    """Send one segment."""
+    head = struct.pack(">HHIIBBHHH", 7777, 80, 1, 1, 5 << 4, int(flags, 16), 1024, 0, 0)
+    ends = ip_address(source).packed + ip_address(destination).packed
+    words = struct.unpack(">16H", ends + struct.pack(">HH", socket.IPPROTO_TCP, len(head)) + head)
+    total = sum(words)
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], (destination, 0))
+
+
+def segments() -> None:
+    """Listen until killed."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        print("ready", flush=True)
+        while True:
+            packet = raw.recv(2048)
+            sport, dport = struct.unpack_from(">HH", packet, 20)
+            if (sport, dport) == (7777, 80):
+                print(f"0x{packet[33]:02x}", flush=True)
+
+
+def attach(network: str, sandbox: str, option: str) -> None:
+    """Attach as Docker does with an option, and print the addresses."""
+    from berth import spec, wire
+
+    api = wire.engine()
+    key, _, value = option.partition("=")
+    asked = replace(
+        spec.attach_request(network=network, sandbox=sandbox), options=spec.endpoint_options(((key, value),))
+    )
+    print(*(address.ip for address in api.attach(asked).value.addresses))
+    api.close()
 
 
 def sniff(dev: str) -> None:
@@ -124,5 +190,7 @@ def clear() -> None:
 
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
-    verbs = {"serve": serve, "ask": ask, "sniff": sniff, "crowd": crowd, "clear": clear}
+    verbs = {"serve": serve, "ask": ask, "echo": echo, "hold": hold, "attach": attach}
+    verbs |= {"segment": segment, "segments": segments}
+    verbs |= {"sniff": sniff, "crowd": crowd, "clear": clear}
     verbs[sys.argv[1]](*sys.argv[2:])

@@ -22,6 +22,7 @@ from berth.state import (
     Foreign,
     LinkUp,
     NftElement,
+    NftGuard,
     NftHook,
     NftPass,
     NftTable,
@@ -66,7 +67,8 @@ def everything() -> list[Obj]:
             inside += [Addr(ns, dev, ip) for ip in ("10.0.0.1/24", "10.0.0.1/32", "fd00::1/64")]
         inside += [Route(ns, dst, "eth0", "", metric) for dst in ("0.0.0.0/0", "::/0") for metric in (5, 1024)]
     hooks = [NftHook(table, dev) for table in ("berth_1", "berth_2") for dev in ("eth0", "eth1")]
-    passes = [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
+    passes: list[Obj] = [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
+    passes += [NftGuard(dev, "abc/3") for dev in ("bv0", "bv1")]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
     switches: list[Obj] = [OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), TxChecksums(C1, "eth0")]
     switches += [OvsPort("ovs0", name, "berth:2") for name in ("bv0", "bv1")]
@@ -143,7 +145,7 @@ def test_within_and_keys() -> None:
 
 def test_only_what_can_bear_a_mark_has_an_owner() -> None:
     marked = {type(obj) for obj in EVERYTHING if obj.owner is not None}
-    assert marked == {Bridge, Veth, NftTable, OvsBridge, OvsPort}
+    assert marked == {Bridge, Veth, NftTable, NftGuard, OvsBridge, OvsPort}
     assert all(obj.owner.startswith(MARK) for obj in EVERYTHING if obj.owner is not None)
     assert FOREIGN.owner == NftTable("inet", "berth", "").owner == ""
 
@@ -187,8 +189,8 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
-    order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, Sysctl, TxChecksums, LinkUp, Port, Addr, MovedNeigh]
-    order += [Route, MovedRule, NftElement, NftPass, OvsPort, TextFile]
+    order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, NftGuard, Sysctl, TxChecksums, LinkUp, Port, Addr]
+    order += [MovedNeigh, Route, MovedRule, NftElement, NftPass, OvsPort, TextFile]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
     assert (MovedAddr.rank, MovedRoute.rank) == (Addr.rank, Route.rank)
@@ -220,7 +222,7 @@ def test_a_table_is_its_digest() -> None:
 @pytest.mark.parametrize("obj", [*EVERYTHING, FOREIGN], ids=repr)
 def test_what_is_printed_is_one_line(obj: Obj) -> None:
     lines = [obj.describe_removal()]
-    if not isinstance(obj, NftTable):
+    if not isinstance(obj, NftTable | NftGuard):
         lines += [obj.describe(), obj.describe_change(obj)]
     for line in lines:
         assert line.isprintable() and line == line.strip()

@@ -36,7 +36,7 @@ from berth.kernel.netlink import (
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.rtnl import index, name_of
 from berth.plan import Add, Change
-from berth.state import NftElement, NftHook, NftPass, NftTable, Part
+from berth.state import NftElement, NftGuard, NftHook, NftPass, NftTable, Part
 
 SUBSYSTEM = 10
 _BEGIN, _END = 0x10, 0x11
@@ -260,6 +260,9 @@ def write_together(made: Sequence[Add | Change]) -> None:
                 lines.append(_table_script(table, replace=isinstance(op, Change)))
             case NftElement() as entry:
                 members.setdefault(f"{entry.family} {entry.table} {entry.set}", []).append(entry.member())
+            case NftGuard() as guard:
+                lines += [guard.describe_removal().removeprefix("nft ")] if isinstance(op, Change) else []
+                lines.append(guard.script())
             case NftHook() | NftPass() as entry:
                 lines.append(entry.script())
     # After the tables, and many to a command: nft looks through all of its commands for each.

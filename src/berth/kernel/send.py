@@ -43,9 +43,7 @@ _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
 def send(plan: Plan) -> None:
     """Carry out a plan. Raises the first refusal as a `BerthError` that names the operation."""
     if _fills_tables(plan.ops):
-        guarding = [op for op in plan.ops if isinstance(subject(op), NftGuard)]
-        nft.write_together([op for op in plan.ops if not isinstance(op, Del) and op not in guarding])
-        _send_guards(guarding)
+        nft.write_together([op for op in plan.ops if not isinstance(op, Del)])
         return
     for ns, group in groupby(plan.ops, key=_where):
         ops = list(group)

@@ -62,6 +62,19 @@ class StaticRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Admission:
+    """Who may begin a conversation with an endpoint, and about what: an entry of an allow list."""
+
+    proto: str  # tcp | udp | sctp | icmp (of either IP version) | any
+    ports: tuple[int, int] | None = None  # the endpoint's own, first and last; None: all
+    source: Subnet | None = None  # None: anybody
+
+    def __str__(self) -> str:
+        ports = "" if self.ports is None else "/" + "-".join(map(str, dict.fromkeys(self.ports)))
+        return f"{self.proto}{ports}" + ("" if self.source is None else f"@{self.source}")
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """A network as asked for: parsed and checked, but with holes."""
 
@@ -121,6 +134,7 @@ class Network:
     icc: bool = True  # whether endpoints reach each other
     antispoof: bool = True  # flat: endpoints send as themselves only; see `guarded`
     services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
+    allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()

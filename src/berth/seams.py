@@ -90,6 +90,10 @@ class Kernel(Protocol):
         """Who else would drop frames that only cross a bridge, in words; () for nobody."""
         ...
 
+    def must_guard(self) -> None:
+        """Raise `Unsupported` where frames cannot be held against an endpoint's allow list."""
+        ...
+
     def host(self) -> Host:
         """The facts that decisions rest on. Dumps the host's links and routes: not for the hot path."""
         ...

@@ -21,6 +21,7 @@ from berth.errors import Invalid
 from berth.model import (
     RATES,
     Address,
+    Admission,
     AttachRequest,
     NetworkSpec,
     Pairs,
@@ -36,10 +37,12 @@ DRIVERS = ("bridge", "flat", "host", "null")
 PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
 PROTOCOLS = ("tcp", "udp", "sctp")
 SERVICES = ("dhcp", "ra")  # what an endpoint can be for a whole LAN: its DHCP server, its IPv6 router
+ADMITTED = (*PROTOCOLS, "icmp", "any")  # what an entry of an allow list may be about
 LONGEST_NAME = 128  # characters
 LONGEST_LINK = 15  # bytes: the kernel's IFNAMSIZ is 16 with the terminating zero
 LONGEST_PREFIX = 12  # bytes: leaves three digits for the number
 MTU = range(68, 65536)  # bytes; RFC 791: every IPv4 link carries 68
+LONGEST_ALLOW_LIST = 64  # entries: each is a rule that a packet which begins something is held against
 MTU_IPV6 = 1280  # bytes; RFC 8200 section 5: every IPv6 link carries as much
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
@@ -166,6 +169,44 @@ def _routes(text: str) -> str:
     return ",".join(f"{route.subnet}={route.via}" for route in static_routes(text))
 
 
+def allow_list(text: str) -> tuple[Admission, ...]:
+    """Who may begin a conversation: entries `PROTO[/PORTS][@SUBNET]` with commas or spaces between; `none` for nobody.
+
+    >>> allow_list("tcp/80-81@10.0.0.0/8")
+    (Admission(proto='tcp', ports=(80, 81), source=IPv4Network('10.0.0.0/8')),)
+
+    Raises `Invalid` for one that cannot be read, and for more than `LONGEST_ALLOW_LIST`.
+    """
+    entries = re.split(r"[,\s]+", text.strip())
+    if entries == ["none"]:
+        return ()
+    if len(entries) > LONGEST_ALLOW_LIST:
+        raise Invalid(f"{len(entries)} entries are too many: give at most {LONGEST_ALLOW_LIST}; a subnet may join some")
+    return tuple(dict.fromkeys(map(_admission, entries)))
+
+
+def _admission(text: str) -> Admission:
+    what, at, where = text.partition("@")
+    proto, slash, ports = what.lower().partition("/")
+    if proto == "none":
+        raise Invalid("none lets nobody in: give it alone, or leave it out")
+    if proto not in ADMITTED:
+        near = difflib.get_close_matches(proto, ADMITTED, n=1)
+        advice = f"did you mean {near[0]}?" if near else "write it as tcp/80, udp/53@192.168.2.0/24 or any@fd00::5"
+        raise Invalid(f"{text!r} begins with none of {', '.join(ADMITTED)}: {advice}")
+    if slash and proto not in PROTOCOLS:
+        raise Invalid(f"{text!r}: {proto} has no ports: write {proto}{at}{where}, or tcp and udp apart")
+    span = _ports(ports, text, "entry") if slash else None
+    source = None
+    if at:
+        source = parse_subnet(where, "source") if "/" in where else ip_network(parse_address(where, "source"))
+    return Admission(proto, None if span is None else (span[0], span[-1]), source)
+
+
+def _allow(text: str) -> str:
+    return ",".join(map(str, allow_list(text))) or "none"
+
+
 def _networks(text: str) -> str:
     return ",".join(dict.fromkeys(network_name(name.strip()) for name in text.split(",")))
 
@@ -224,6 +265,9 @@ OPTIONS: dict[str, Option] = {
     "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
     "antispoof": Option(None, PLUGGED, _boolean, "containers of a LAN send as themselves only: true|false"),
     "allow_services": Option(None, PLUGGED, _services, "what containers may be for a LAN: dhcp, ra or dhcp,ra"),
+    "allow": Option(
+        None, PLUGGED, _allow, "who may begin a conversation with a container: none, or PROTO[/PORTS][@SUBNET],…"
+    ),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
     "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
     "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
@@ -238,6 +282,7 @@ _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, opt
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
     "allow_services": _services,
     "antispoof": _boolean,
+    "allow": _allow,  # in place of the network's; Berth's own to carry out
     "gateway": _boolean,  # false: no default route through this network
     "iface_prefix": _prefix,
     "mac": mac,
@@ -511,14 +556,14 @@ def _host_ip(text: str, whole: str) -> Address:
     return address
 
 
-def _ports(text: str, whole: str) -> range:
+def _ports(text: str, whole: str, what: str = "port mapping") -> range:
     parsed = _PORTS.fullmatch(text)
     if parsed is not None:
         first = int(parsed[1])
         last = first if parsed[2] is None else int(parsed[2])
         if 1 <= first <= last <= 65535:
             return range(first, last + 1)
-    raise Invalid(f"port mapping {whole!r}: {text!r} is no port or rising range: give 1 to 65535, or two joined by -")
+    raise Invalid(f"{what} {whole!r}: {text!r} is no port or rising range: give 1 to 65535, or two joined by -")
 
 
 def _refuse_clashes(mappings: Iterable[PortMapping]) -> None:

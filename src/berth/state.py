@@ -16,6 +16,7 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from berth.guarded import NftGuard as NftGuard
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port
 from berth.moved import TextFile as TextFile
 from berth.noun import HOST as HOST
@@ -544,6 +545,7 @@ Obj: TypeAlias = (
     | NftRate
     | Shaped
     | Zoned
+    | NftGuard
     | Port
     | MovedAddr
     | MovedRoute

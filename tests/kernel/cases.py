@@ -7,7 +7,8 @@ from ipaddress import ip_address
 
 from msgspec.structs import replace
 
-from berth.firewall import frames, proxy, tables
+from berth import spec
+from berth.firewall import frames, policy, proxy, tables
 from berth.model import Network, Proxied
 from berth.ovs import TxChecksums
 from berth.rates import NftRate, Shaped
@@ -327,6 +328,18 @@ def _rates() -> list[Case]:
     ]
 
 
+def _guards() -> list[Case]:
+    one, two = "none", "tcp/80,tcp/8000-8100@10.0.0.0/9,udp/53@2001:db8::/33,icmp,icmp@fd00::/8,sctp,any@10.8.0.0/16"
+    three = "any@10.8.0.9,tcp@::/0,any"
+    first, second, third = (policy.guard("up1", spec.allow_list(text)) for text in (one, two, three))
+    squatter = f"nft add table {first.family} {first.table}"
+    return [
+        Case("guard-for-nobody", first, second, squatter=squatter),
+        Case("guard", second, third, squatter=squatter),
+        Case("guard-for-all", third, first, squatter=f"{squatter}; nft add chain {first.family} {first.table} x"),
+    ]
+
+
 def _passes() -> list[Case]:
     """As Docker leaves its chains: jumped to from FORWARD, and empty but for the way back. And a FORWARD that drops."""
     return (
@@ -374,6 +387,7 @@ CASES = (
     *_tables(),
     *_elements(),
     *_past_the_bridge(),
+    *_guards(),
     *_passes(),
     *_rates(),
 )

@@ -197,6 +197,8 @@ OPEN = create("lan", driver="flat", options=["parent=br0", "antispoof=false"], i
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
 )
+GUARDED = create("nat", subnets=["10.77.0.0/24", "fd77::/64"], options=["allow=tcp/80,udp/53@10.77.0.0/24"])
+GUARDED_LAN = create("lan", driver="flat", options=["parent=br0", "bypass=always", "allow=none"], ipv6=True)
 RANGE = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8010-8019:8010-8019", "127.0.0.9:7000-7009:7000-7009"]
 )
@@ -244,6 +246,10 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "detach-ports": ((NAT, PORTS), detach("nat", "c1")),
     "detach-default-route-moves": ((NAT, OTHER, PORTS, SECOND), detach("nat", "c1")),
     "detach-flat": ((FLAT, attach("lan", "c1", ips=["192.168.2.9"]), C2_ON_LAN), detach("lan", "c1")),
+    "create-guarded": ((), GUARDED),
+    "attach-guarded": ((GUARDED,), PORTS),
+    "attach-guarded-flat": ((GUARDED_LAN, C2_ON_LAN), attach("lan", "c1")),
+    "detach-guarded": ((GUARDED, PORTS), detach("nat", "c1")),
     "remove-one-of-two": ((NAT, OTHER), remove("nat")),
     "remove-last": ((NAT,), remove("nat")),
     "remove-flat": ((FLAT,), remove("lan")),

@@ -4,8 +4,13 @@
     lab_station.py ask tcp|udp HOST PORT   ask such a server; prints what it said, and fails after a second
     lab_station.py drain PORT              take in what is poured, and say how many bytes it was and in how many seconds
     lab_station.py pour HOST PORT BYTES    send as much to it; prints what it said
-    lab_station.py echo PORT               send back what comes in by one TCP connection
     lab_station.py keep HOST PORT N        N times, ask such a server something and wait for it; prints N
+    lab_station.py echo PORT               send back what comes on TCP connections
+    lab_station.py hold HOST PORT          keep one connection to such a server busy; prints a line for each answer
+    lab_station.py segment FROM TO FLAGS   send a TCP segment with these flags to port 80, in whatever state
+    lab_station.py segments                print the flags of each that comes in, as it comes
+    lab_station.py attach NETWORK SANDBOX KEY=VALUE
+                                           attach with an option for this endpoint alone
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
     lab_station.py send DEV HEX…           send frames, in this order
@@ -26,6 +31,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from ipaddress import ip_address
 
 PATIENCE = 1  # seconds
@@ -98,16 +104,6 @@ def pour(host: str, port: str, count: str) -> None:
         print(connection.recv(2048).decode())
 
 
-def echo(port: str) -> None:
-    """Send back what one connection brings, until it ends."""
-    with socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
-        print("ready", flush=True)
-        connection, _ = listener.accept()
-        with connection:
-            while data := connection.recv(2048):
-                connection.sendall(data)
-
-
 def keep(host: str, port: str, times: str) -> None:
     """Keep a connection busy, a few milliseconds between two questions."""
     with socket.create_connection((host, int(port)), 10) as connection:
@@ -118,6 +114,64 @@ def keep(host: str, port: str, times: str) -> None:
                 raise ConnectionResetError("it has ended")
             time.sleep(0.002)
     print(times, flush=True)
+
+
+def echo(port: str) -> None:
+    """Send back until killed."""
+    with socket.create_server(("::", int(port)), family=socket.AF_INET6, dualstack_ipv6=True) as listener:
+        print("ready", flush=True)
+        while True:
+            connection, _ = listener.accept()
+            with connection, suppress(OSError):
+                while data := connection.recv(2048):
+                    connection.sendall(data)
+
+
+def hold(host: str, port: str) -> None:
+    """Ask by one connection until killed, or until no answer comes for a while."""
+    with socket.create_connection((host, int(port)), timeout=5) as connection:
+        print("ready", flush=True)
+        while True:
+            connection.sendall(b"?")
+            assert connection.recv(1), "closed"
+            print("answered", flush=True)
+            time.sleep(0.02)
+
+
+def segment(source: str, destination: str, flags: str) -> None:
+    """Send one segment."""
+    head = struct.pack(">HHIIBBHHH", 7777, 80, 1, 1, 5 << 4, int(flags, 16), 1024, 0, 0)
+    ends = ip_address(source).packed + ip_address(destination).packed
+    words = struct.unpack(">16H", ends + struct.pack(">HH", socket.IPPROTO_TCP, len(head)) + head)
+    total = sum(words)
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], (destination, 0))
+
+
+def segments() -> None:
+    """Listen until killed."""
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        print("ready", flush=True)
+        while True:
+            packet = raw.recv(2048)
+            sport, dport = struct.unpack_from(">HH", packet, 20)
+            if (sport, dport) == (7777, 80):
+                print(f"0x{packet[33]:02x}", flush=True)
+
+
+def attach(network: str, sandbox: str, option: str) -> None:
+    """Attach as Docker does with an option, and print the addresses."""
+    from berth import spec, wire
+
+    api = wire.engine()
+    key, _, value = option.partition("=")
+    asked = replace(
+        spec.attach_request(network=network, sandbox=sandbox), options=spec.endpoint_options(((key, value),))
+    )
+    print(*(address.ip for address in api.attach(asked).value.addresses))
+    api.close()
 
 
 def sniff(dev: str) -> None:
@@ -193,6 +247,7 @@ def clear() -> None:
 
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
-    verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "echo": echo, "keep": keep}
-    verbs |= {"sniff": sniff, "send": send, "hear": hear, "crowd": crowd, "clear": clear}
+    verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "echo": echo, "keep": keep, "hold": hold}
+    verbs |= {"segment": segment, "segments": segments, "attach": attach, "crowd": crowd, "clear": clear}
+    verbs |= {"sniff": sniff, "send": send, "hear": hear}
     verbs[sys.argv[1]](*sys.argv[2:])

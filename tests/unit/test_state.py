@@ -23,6 +23,7 @@ from berth.state import (
     Foreign,
     LinkUp,
     NftElement,
+    NftGuard,
     NftHook,
     NftPass,
     NftTable,
@@ -71,6 +72,7 @@ def everything() -> list[Obj]:
     limits: list[Obj] = [noun(dev, 1000, 9000) for noun in (NftRate, Shaped) for dev in ("bv0", "bv1")]
     passes: list[Obj] = [Zoned("brt0"), NftPass("ip", "brt0", "in", legacy=True)]
     passes += [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
+    passes += [NftGuard(dev, "abc/3") for dev in ("bv0", "bv1")]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
     switches: list[Obj] = [OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), TxChecksums(C1, "eth0")]
     switches += [OvsPort("ovs0", name, "berth:2") for name in ("bv0", "bv1")]
@@ -160,7 +162,7 @@ def test_within_and_keys() -> None:
 
 def test_only_what_can_bear_a_mark_has_an_owner() -> None:
     marked = {type(obj) for obj in EVERYTHING if obj.owner is not None}
-    assert marked == {Bridge, Veth, NftTable, OvsBridge, OvsPort}
+    assert marked == {Bridge, Veth, NftTable, NftGuard, OvsBridge, OvsPort}
     assert all(obj.owner.startswith(MARK) for obj in EVERYTHING if obj.owner is not None)
     assert FOREIGN.owner == NftTable("inet", "berth", "").owner == ""
 
@@ -206,7 +208,19 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
-    order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, NftElement, Sysctl, TxChecksums, LinkUp, Port, Addr]
+    order: list[type[Noun]] = [
+        Bridge,
+        OvsBridge,
+        NftTable,
+        Veth,
+        NftGuard,
+        NftElement,
+        Sysctl,
+        TxChecksums,
+        LinkUp,
+        Port,
+        Addr,
+    ]
     order += [MovedNeigh, Route, MovedRule, NftPass, Zoned, OvsPort, TextFile]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
@@ -239,7 +253,7 @@ def test_a_table_is_its_digest() -> None:
 @pytest.mark.parametrize("obj", [*EVERYTHING, FOREIGN], ids=repr)
 def test_what_is_printed_is_one_line(obj: Obj) -> None:
     lines = [obj.describe_removal()]
-    if not isinstance(obj, NftTable):
+    if not isinstance(obj, NftTable | NftGuard):
         lines += [obj.describe(), obj.describe_change(obj)]
     for line in lines:
         assert line.isprintable() and line == line.strip()

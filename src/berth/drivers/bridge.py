@@ -17,7 +17,7 @@ from berth.drivers.pools import (
     routes,
 )
 from berth.errors import Invalid, Taken
-from berth.firewall import elements, passes, tables
+from berth.firewall import elements, passes, policy, tables
 from berth.model import Endpoint, Host, Ipam, Network, NetworkSpec, Subnet
 from berth.spec import pair_pools
 from berth.state import HOST, MARK, Addr, Bridge, Obj, State, Sysctl
@@ -60,6 +60,7 @@ class BridgeDriver:
             proxy=asked.setting("proxy") or "auto",
             rates=asked.rates,
             icc=asked.setting("icc") != "false",
+            allow=asked.setting("allow") or "",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -97,8 +98,8 @@ class BridgeDriver:
         return frozenset({*objects, tables.inet(), *elements.for_network(net), *passes.for_network(net)})
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
-        """A cable into the bridge, and the published ports."""
-        return cable(net, ep) | elements.for_endpoint(net, ep)
+        """A cable into the bridge with its guard, and the published ports."""
+        return cable(net, ep) | policy.for_endpoint(net, ep) | elements.for_endpoint(net, ep)
 
 
 def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from berth import ipam
 from berth.drivers.cable import cable
 from berth.drivers.pools import mtu, refuse_overlap_with_networks, routes
 from berth.errors import Invalid, NotFound, Taken, Unsupported
-from berth.firewall import frames
+from berth.firewall import frames, policy
 from berth.model import Address, Endpoint, Host, HostLink, Ipam, Network, NetworkSpec, Pool, Subnet
 from berth.spec import pair_pools
 from berth.state import State, ours
@@ -59,6 +59,7 @@ class FlatDriver:
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             routes=routes(asked, pools),
             rates=asked.rates,
+            allow=asked.setting("allow") or "",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,
@@ -70,7 +71,7 @@ class FlatDriver:
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """A cable into the LAN's bridge, and what is known of who is behind it."""
-        return cable(net, ep) | frames.for_endpoint(net, ep)
+        return cable(net, ep) | policy.for_endpoint(net, ep) | frames.for_endpoint(net, ep)
 
 
 def _refuse_switch(asked: NetworkSpec, bridge: HostLink) -> None:

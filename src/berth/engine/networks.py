@@ -26,6 +26,8 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
             host = replace(parts.kernel.host(), networks=tuple(tx.networks()), held=_held_for_others(tx, asked))
         driver = parts.choose(asked, host)
         net = driver.complete(asked, host, asked.id or parts.identity(), parts.now())
+        if net.allow:
+            parts.kernel.must_guard()
         if asked.ipam is Ipam.POOL:
             with parts.store.read() as tx:
                 net = pools.adopt(tx, net)

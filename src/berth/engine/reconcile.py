@@ -12,7 +12,7 @@ from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan
 from berth.rates import NftRate
 from berth.seams import Outcome, Scope
-from berth.state import HOST, NftElement, NftHook, NftPass, NftTable, Obj, Veth, Zoned, keys
+from berth.state import HOST, NftElement, NftGuard, NftHook, NftPass, NftTable, Obj, Veth, Zoned, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
@@ -76,18 +76,18 @@ def heal(parts: Parts) -> Plan:
         return reach(parts.kernel, frozenset(want), Scope(keys(want)))
 
 
-_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate, Zoned)
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate, NftGuard, Zoned)
 
 
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:
     """Whether an endpoint has a part of its own in the firewall."""
     net = networks[ep.network]
-    return bool(ep.ports or ep.options or net.rates) or net.driver == "flat"
+    return bool(ep.ports or ep.options or net.rates or net.allow) or net.driver == "flat"
 
 
 def _link(obj: Obj) -> str:
     """The link that has to be there for an element or a hook; "" for none."""
-    if isinstance(obj, NftHook | NftRate):
+    if isinstance(obj, NftHook | NftRate | NftGuard):
         return obj.dev
     if not isinstance(obj, NftElement):
         return ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 
-from berth.errors import Invalid, NotFound, Refused
-from berth.kernel import listeners, netns, obstacles, read, rtnl, send
-from berth.kernel.netlink import ROUTE, Netlink
+from berth.errors import Denied, Invalid, NotFound, Refused, Unsupported
+from berth.kernel import guards, listeners, netns, obstacles, read, rtnl, send
+from berth.kernel.netlink import ROUTE, Netlink, Refusal
 from berth.model import Host, PortMapping, Sandbox
 from berth.plan import Plan
 from berth.seams import Scope
@@ -63,6 +63,14 @@ class LinuxKernel:
     def obstacles(self) -> tuple[str, ...]:
         """Who would drop frames that cross a bridge."""
         return obstacles.obstacles()
+
+    def must_guard(self) -> None:
+        """Raise `Unsupported` where endpoints cannot have allow lists."""
+        try:
+            if not guards.supported():
+                raise Unsupported(guards.UNSUPPORTED)
+        except Refusal:
+            raise Denied("may not change the host's firewall: run as root (CAP_NET_ADMIN)") from None
 
     def host(self) -> Host:
         """The host's links with their addresses, and its routes."""

@@ -37,7 +37,7 @@ from berth.kernel.netlink import text as text_attr
 from berth.kernel.rtnl import index, name_of
 from berth.plan import Add, Change
 from berth.rates import NftRate
-from berth.state import NftElement, NftHook, NftPass, NftTable, Part
+from berth.state import NftElement, NftGuard, NftHook, NftPass, NftTable, Part
 
 SUBSYSTEM = 10
 _BEGIN, _END = 0x10, 0x11
@@ -276,6 +276,9 @@ def write_together(made: Sequence[Add | Change]) -> None:
                 members.setdefault(f"{entry.family} {entry.table} {entry.set}", []).append(entry.member())
             case NftHook() as hook if isinstance(op, Change):
                 lines.append(hook.new_way())
+            case NftGuard() as guard:
+                lines += [guard.describe_removal().removeprefix("nft ")] if isinstance(op, Change) else []
+                lines.append(guard.script())
             case NftHook() | NftPass() | NftRate() as entry:
                 lines.append(entry.script())
     # After the tables, and many to a command: nft looks through all of its commands for each.

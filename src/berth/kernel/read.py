@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import firewalld, nft, offload, passes, rates, rtnl, sysctl, xtables
+from berth.kernel import firewalld, guards, nft, offload, passes, rates, rtnl, sysctl, xtables
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -30,6 +30,7 @@ from berth.state import (
     Foreign,
     Key,
     LinkUp,
+    NftGuard,
     NftHook,
     NftPass,
     Obj,
@@ -67,6 +68,7 @@ def read(scope: Scope) -> State:
     found |= set(_switches(scope, by_ns[HOST]))
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
+    found |= set(_guards(scope, by_ns[HOST]))
     return frozenset(found)
 
 
@@ -222,12 +224,13 @@ def _switches(scope: Scope, keys: set[Key]) -> Iterator[Obj]:
 
 def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     wanted = frozenset(keys)
-    names = {key[1:3] for key in wanted if key[0].startswith("nft-")}
+    names = {key[1:3] for key in wanted if key[0].startswith("nft-") and key[0] != "nft-guard"}
     if not names and not scope.marked:
         return
     nl = Netlink.kept(NETFILTER)
     if scope.marked:
         names |= {(family, name) for family, name in nft.tables(nl) if nft.marked(family, name)}
+        names = {name for name in names if not name[1].startswith(NftGuard.prefix)}
     policing = {(family, name) for family, name in names if rates.is_rate(family, name)}
     if policing:
         yield from (entry for entry in rates.read_rates(nl) if scope.marked or entry.key in wanted)
@@ -245,6 +248,15 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
             entries += nft.read_hooks(nl, name)
         every = scope.marked and nft.marked(family, name) and table.owner
         yield from (entry for entry in entries if every or entry.key in wanted)
+
+
+def _guards(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
+    """Endpoints' guards, each a table of its own."""
+    tables = {key[2] for key in keys if key[0] == "nft-guard"}
+    if tables or scope.marked:
+        for guard in guards.read(Netlink.kept(NETFILTER), lambda name: scope.marked or name in tables):
+            if guard.table in tables or guard.owner:
+                yield guard
 
 
 def _passes(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import firewalld, nft, offload, passes, rates, rtnl, sysctl, xtables
+from berth.kernel import firewalld, guards, nft, offload, passes, rates, rtnl, sysctl, xtables
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
@@ -28,6 +28,7 @@ from berth.state import (
     Bridge,
     LinkUp,
     NftElement,
+    NftGuard,
     NftHook,
     NftPass,
     NftTable,
@@ -60,9 +61,9 @@ def send(plan: Plan) -> None:
 
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
-    kept = (NftTable, NftHook)  # what may be there already
+    kept = (NftTable, NftHook, NftGuard)  # what may be there already
     made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, kept))]
-    firewall = all(isinstance(new, NftTable | NftElement | NftHook | NftPass | NftRate | Zoned) for new in made)
+    firewall = all(isinstance(new, (*kept, NftElement, NftPass, NftRate, Zoned)) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
 
 
@@ -357,6 +358,21 @@ def _send_zones(ops: Sequence[Op]) -> None:
                 firewalld.delete(entry)
 
 
+def _send_guards(ops: Sequence[Op]) -> None:
+    """A transaction each, so that none is ever half made."""
+    for op in ops:
+        refusal = None
+        match op:
+            case Add(new=NftGuard() as guard):
+                refusal = guards.send(guard, replace=False)
+            case Change(new=NftGuard() as guard):
+                refusal = guards.send(guard, replace=True)
+            case Del(old=NftGuard() as guard):
+                refusal = guards.delete(guard)
+        if refusal is not None:
+            raise explain(refusal, op)
+
+
 def _send_tables(ops: Sequence[Op]) -> None:
     for op in ops:
         match op:
@@ -387,6 +403,7 @@ _LANES: Mapping[type[Obj], Callable[[Sequence[Op]], None]] = {
     **dict.fromkeys((OvsBridge, OvsPort), _send_switches),
     **dict.fromkeys((NftElement, NftHook, NftRate), _send_entries),
     NftPass: _send_passes,
+    NftGuard: _send_guards,
     Zoned: _send_zones,
     NftTable: _send_tables,
 }
@@ -416,6 +433,8 @@ def explain(error: OSError, op: Op) -> BerthError:
     if code == errno.ENOENT and isinstance(obj, Shaped | NftRate):
         module = "sch_tbf" if isinstance(obj, Shaped) else "nft_limit"
         return Unsupported(f"this kernel has no rate limits for `{what}`: it lacks {module}; leave the rate out")
+    if code == errno.EOPNOTSUPP and isinstance(obj, NftGuard):
+        return Unsupported(guards.UNSUPPORTED)
     if code == errno.EOPNOTSUPP:
         return Unsupported(f"this kernel cannot do `{what}` ({error.strerror})")
     return Refused(f"the kernel refused `{what}`: {error.strerror}")

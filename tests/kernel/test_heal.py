@@ -70,7 +70,7 @@ def engine(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     engine.create_network(asked)
     ports = ["8080:80", "127.0.0.9:5353:53/udp"]
     engine.attach(spec.attach_request(network="nat", sandbox="c1", ports=ports))
-    engine.attach(spec.attach_request(network="lan", sandbox="c2"))
+    engine.attach(spec.attach_request(network="lan", sandbox="c2", options=["egress_rate=10mbit"]))
     yield engine
     engine.close()
 

@@ -18,8 +18,8 @@ NET = Network("1" * 64, "nat", "bridge", "brt0", (Pool(ip_network("10.0.0.0/24")
 EP = Endpoint("2" * 64, NET.id, "web", Sandbox("/run/netns/c1", "c1"), "bv0", "eth0", "02:00:00:00:00:01", ())
 
 
-def net(*options: str, **changes: int) -> Network:
-    return replace(NET, rates=spec.network_spec(name="nat", options=options).rates, **changes)
+def net(*options: str, bridge_mtu: int = 0) -> Network:
+    return replace(NET, rates=spec.network_spec(name="nat", options=options).rates, bridge_mtu=bridge_mtu)
 
 
 def ep(*options: str) -> Endpoint:

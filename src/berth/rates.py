@@ -62,6 +62,11 @@ class NftRate(Noun, frozen=True, tag=True):
     def key(self) -> Key:
         return ("nft-rate", self.family, self.table)
 
+    @classmethod
+    def is_one(cls, family: str, table: str) -> bool:
+        """Whether a table is one of these, by its name."""
+        return family == cls.family and table.startswith(cls.prefix)
+
     @property
     def table(self) -> str:
         """The table's name."""

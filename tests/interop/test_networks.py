@@ -104,6 +104,28 @@ def test_published_ports(harbour: Harbour) -> None:
     assert harbour.berth("port", "ls") == []
 
 
+def test_all_exposed_ports_are_published(harbour: Harbour) -> None:
+    harbour.network("nat")
+    harbour.serve("c1", "nat", "-P", "--expose", "80", "--expose", "9000-9001/udp", "-p", "8080:81")
+    published = {(port["port"], port["proto"]): port["host_port"] for port in harbour.berth("port", "ls")}
+    assert {*published} == {(80, "tcp"), (81, "tcp"), (9000, "udp"), (9001, "udp")}
+    assert published[81, "tcp"] == 8080
+    assert harbour.asks("laptop", HOST, published[80, "tcp"]) == "c1"
+
+
+def test_rates_outlive_the_move_into_the_container(harbour: Harbour) -> None:
+    harbour.network("nat", "-o", "ingress_rate=20mbit")
+    harbour.start("c1", "nat")
+    harbour.network("lan", *LAN)
+    harbour.docker("network", "connect", "--driver-opt=egress_rate=20mbit", "lan", "c1")
+    first, second = (ep["link"] for ep in harbour.berth("endpoint", "ls"))
+    rules = harbour.sh("nft list ruleset")
+    assert "tbf" in harbour.sh(f"tc qdisc show dev {first}") and f"berth_rate_{first}" not in rules
+    assert "tbf" not in harbour.sh(f"tc qdisc show dev {second}") and f"berth_rate_{second}" in rules
+    harbour.docker("rm", "-f", "c1")
+    assert "berth_rate_" not in harbour.sh("nft list ruleset")
+
+
 UDP_ECHO = """
 import socket
 server = socket.socket(type=socket.SOCK_DGRAM)

@@ -34,7 +34,9 @@ DAMAGE = {
     "everything": "nft flush ruleset",
     "as-nftables.service": "printf 'flush ruleset\\ntable inet theirs { chain a { }; }\\n' | nft -f -",
     "table": "nft delete table inet berth",
-    "bypass": "nft delete table netdev $(nft list tables netdev | cut -d' ' -f3)",
+    "bypass": "nft delete table netdev $(nft list tables netdev | cut -d' ' -f3 | grep -v berth_rate_)",
+    "rate": "nft delete table netdev $(nft list tables netdev | cut -d' ' -f3 | grep berth_rate_)",
+    "rate-flushed": "nft flush table netdev $(nft list tables netdev | cut -d' ' -f3 | grep berth_rate_)",
     "table-flushed": "nft flush table inet berth",
     "chain-flushed": "nft flush chain inet berth forward",
     "chain": "nft 'flush chain inet berth output; delete chain inet berth output'",
@@ -70,7 +72,7 @@ def engine(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     engine.create_network(asked)
     ports = ["8080:80", "127.0.0.9:5353:53/udp"]
     engine.attach(spec.attach_request(network="nat", sandbox="c1", ports=ports))
-    engine.attach(spec.attach_request(network="lan", sandbox="c2"))
+    engine.attach(spec.attach_request(network="lan", sandbox="c2", options=["egress_rate=10mbit"]))
     yield engine
     engine.close()
 

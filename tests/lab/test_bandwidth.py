@@ -99,6 +99,16 @@ def test_rates_come_back_and_go_with_their_endpoint(ground: Ground) -> None:
     assert ground.sh("nft list ruleset") == before
 
 
+def test_rates_go_with_a_sandbox_that_is_gone(ground: Ground) -> None:
+    ground.berth(f"{NAT} -o {OUT} net")
+    ground.sh("ip netns add gone")
+    ground.attach("net", "gone")
+    assert "berth_rate_" in ground.sh("nft list ruleset")
+    ground.sh("ip netns delete gone")
+    ground.berth("reconcile")
+    assert "berth_rate_" not in ground.sh("nft list ruleset")
+
+
 def _plain(text: str) -> list[str]:
     """Without the numbers that the kernel gives queues, and in no order of tables."""
     return sorted(re.sub(r"qdisc tbf \w+:", "", text).splitlines())

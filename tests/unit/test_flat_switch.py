@@ -69,6 +69,14 @@ def test_no_chain_of_the_hosts_is_to_be_gone_past() -> None:
         lan(OVS, "bypass=always")
 
 
+@pytest.mark.parametrize("link", [OVS, USERSPACE])
+@pytest.mark.parametrize("option", ["ingress_rate=1mbit", "egress_rate=1mbit"])
+def test_open_vswitch_keeps_no_rates_of_berths(link: HostLink, option: str) -> None:
+    assert lan(BRIDGE, option).rates
+    with pytest.raises(Invalid, match=r"br0 is Open vSwitch's: leave it out"):
+        lan(link, option)
+
+
 def test_a_switch_that_does_not_run_is_told_from_a_link_that_is_none() -> None:
     with pytest.raises(Unsupported, match="systemctl start openvswitch-switch"):
         lan(replace(OVS, kind="openvswitch"))

@@ -109,7 +109,7 @@ def _message(kind: int, flags: int, body: bytes) -> Message:
 
 def read_rates(nl: Netlink) -> Iterator[NftRate]:
     """All tables that police a link. One that lacks its rule, or is no longer hooked to its link, has a rate of 0."""
-    names = {name for family, name in nft.tables(nl) if is_rate(family, name)}
+    names = {name for family, name in nft.tables(nl) if NftRate.is_one(family, name)}
     if not names:
         return
     hooked = {(chain.table, chain.device) for chain in nft.base_chains(nl) if chain.family == NftRate.family}
@@ -122,11 +122,6 @@ def read_rates(nl: Netlink) -> Iterator[NftRate]:
         dev = name.removeprefix(NftRate.prefix)
         rate, burst = limits.get(name, (0, 0)) if (name, dev) in hooked else (0, 0)
         yield NftRate(dev, rate, burst)
-
-
-def is_rate(family: str, table: str) -> bool:
-    """Whether a table polices a link, by its name."""
-    return family == NftRate.family and table.startswith(NftRate.prefix)
 
 
 def _limit(expressions: bytes) -> tuple[int, int]:

@@ -15,12 +15,13 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import firewalld, guards, nft, offload, passes, rates, rtnl, sysctl, xtables
+from berth.kernel import firewalld, guards, nft, offload, passes, rtnl, sysctl, xtables
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
 from berth.model import Host, HostLink, HostRoute, Interface
 from berth.ovs import DATAPATH, KINDS
+from berth.rates import NftRate
 from berth.seams import Scope
 from berth.state import (
     HOST,
@@ -188,6 +189,8 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
 def _shapes(keys: Iterable[Key]) -> Iterator[Obj]:
     devs = {key[2] for key in keys if key[0] == "shaped"}
     if devs:
+        from berth.kernel import rates
+
         with Netlink(ROUTE) as nl:
             yield from rates.read_shapes(nl, devs)
 
@@ -231,8 +234,10 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
     if scope.marked:
         names |= {(family, name) for family, name in nft.tables(nl) if nft.marked(family, name)}
         names = {name for name in names if not name[1].startswith(NftGuard.prefix)}
-    policing = {(family, name) for family, name in names if rates.is_rate(family, name)}
+    policing = {pair for pair in names if NftRate.is_one(*pair)}
     if policing:
+        from berth.kernel import rates
+
         yield from (entry for entry in rates.read_rates(nl) if scope.marked or entry.key in wanted)
     for family, name in sorted(names - policing):
         try:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import firewalld, guards, nft, offload, passes, rates, rtnl, sysctl, xtables
+from berth.kernel import firewalld, guards, nft, offload, passes, rtnl, sysctl, xtables
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
@@ -117,6 +117,8 @@ def _send_shapes(ops: Sequence[Op]) -> None:
 
 
 def _shape_messages(nl: Netlink, op: Op) -> Iterator[Message]:
+    from berth.kernel import rates  # not loaded where nobody is limited
+
     match op:
         case Add(new=Shaped() as shaped) | Change(new=Shaped() as shaped):
             yield rates.add_shape(nl, shaped)
@@ -323,18 +325,30 @@ def _send_entries(ops: Sequence[Op]) -> None:
 def _encode_entries(ops: Sequence[Op], *, delete: bool) -> Iterator[tuple[Op, Message]]:
     for op in ops:
         match op:
-            case Del(old=NftRate() as entry) | Change(old=NftRate() as entry) if delete:
-                yield from ((op, message) for message in rates.delete_rate(entry))
-            case Add(new=NftRate() as entry) | Change(new=NftRate() as entry) if not delete:
-                yield from ((op, message) for message in rates.add_rate(entry))
             case Change(old=NftHook() as hook) if delete:
                 yield from ((op, message) for message in nft.mislead(hook))
             case Change(new=NftHook() as hook):
                 yield from ((op, message) for message in nft.lead(hook))
-            case Del(old=entry) | Change(old=entry) if delete and isinstance(entry, NftElement | NftHook):
-                yield from ((op, message) for message in nft.delete_entry(entry))
-            case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook):
-                yield from ((op, message) for message in nft.add_entry(entry))
+            case Del(old=entry) | Change(old=entry) if delete and isinstance(entry, NftElement | NftHook | NftRate):
+                yield from ((op, message) for message in _without(entry))
+            case Add(new=entry) | Change(new=entry) if not delete and isinstance(entry, NftElement | NftHook | NftRate):
+                yield from ((op, message) for message in _with(entry))
+
+
+def _with(entry: NftElement | NftHook | NftRate) -> Iterator[Message]:
+    if not isinstance(entry, NftRate):
+        return nft.add_entry(entry)
+    from berth.kernel import rates  # not loaded where nobody is limited
+
+    return rates.add_rate(entry)
+
+
+def _without(entry: NftElement | NftHook | NftRate) -> Iterator[Message]:
+    if not isinstance(entry, NftRate):
+        return nft.delete_entry(entry)
+    from berth.kernel import rates
+
+    return rates.delete_rate(entry)
 
 
 def _send_passes(ops: Sequence[Op]) -> None:

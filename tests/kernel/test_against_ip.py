@@ -292,7 +292,7 @@ def test_pyroute2_agrees(full: Host) -> None:
     done = subprocess.run([sys.executable, "-c", _PYROUTE2], capture_output=True, text=True, check=True)
     links, addresses = json.loads(done.stdout)
     with Netlink(ROUTE) as nl:
-        own = [[getattr(link, field.name) for field in fields(link)][:-2] for link in rtnl.links(nl)]
+        own = [[getattr(link, field.name) for field in fields(link)][:-3] for link in rtnl.links(nl)]
         held = [[index, str(address.ip), address.network.prefixlen] for index, address in rtnl.addresses(nl)]
     assert sorted(own) == sorted(links)
     assert {tuple(a) for a in held} == {(index, str(ip_address(text)), length) for index, text, length in addresses}

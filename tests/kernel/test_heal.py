@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from berth import spec, wire
+from berth.client import reachable
 from berth.engine.engine import Engine
 from berth.kernel.linux import LinuxKernel
 from berth.kernel.notices import Notices
@@ -22,7 +23,7 @@ from berth.plan import Plan
 
 from .conftest import Host, sh
 from .running import until
-from .test_daemon import Daemon
+from .test_daemon import SOCKET, Daemon
 from .test_faults import Killed
 
 pytestmark = pytest.mark.timeout(90)
@@ -197,6 +198,17 @@ def test_what_keeps_connections_translated_outlives_a_flush_and_goes_with_the_da
     assert there()
     daemon.stop()
     until(lambda: not there())
+
+
+def test_it_goes_with_the_last_network_too(daemon: Daemon, engine: Engine) -> None:
+    api = reachable(SOCKET)
+    assert api is not None
+    for network, sandbox in (("nat", "c1"), ("lan", "c2")):
+        api.detach(network, sandbox)
+    assert "inet berth_steady" in sh("nft list tables")
+    api.remove_network("nat")
+    api.close()
+    until(lambda: "inet" not in sh("nft list tables"))
 
 
 def test_nothing_is_kept_where_berth_translates_nothing(host: Host) -> None:

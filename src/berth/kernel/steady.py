@@ -34,7 +34,7 @@ class Steady:
 
     def hold(self) -> None:
         """Begin, if Berth translates. That it cannot be done is no error: what is open may then be reset by a flush."""
-        if self._owner is not None or ("inet", "berth") not in nft.tables(Netlink.kept(NETFILTER)):
+        if self._owner is not None or not _translates():
             return
         owner = Netlink(NETFILTER)
         head = nft.generation(TABLE[0]) + text_attr(1, TABLE[1])
@@ -56,7 +56,17 @@ class Steady:
         else:
             self._owner = owner
 
+    def let_go(self) -> None:
+        """End it, if Berth translates no more: the last network is gone."""
+        if self._owner is not None and not _translates():
+            self.close()
+
     def close(self) -> None:
         """End it; the kernel removes the table."""
         if self._owner is not None:
             self._owner.close()
+            self._owner = None
+
+
+def _translates() -> bool:
+    return ("inet", "berth") in nft.tables(Netlink.kept(NETFILTER))

@@ -189,7 +189,7 @@ class Harbour:
             shown += [line for line in self.sh(what).splitlines() if not re.search("docker0|veth", line)]
         for entry in ("network", "endpoint", "port"):
             shown += [json.dumps(found) for found in self.berth(entry, "ls")]
-        nft = self.sh("nft list tables | grep -E ' berth' || true; iptables -S DOCKER-USER || true")
+        nft = self.sh("nft list tables | grep -E ' berth' | grep -v steady || true; iptables -S DOCKER-USER || true")
         # Where a host forwards IPv6 it also listens to its networks' anycast addresses, and it goes on forwarding.
         passing = re.compile("expires|^anycast|^multicast")
         return sorted(" ".join(line.split()) for line in [*shown, *nft.splitlines()] if not passing.search(line))

@@ -26,7 +26,7 @@ from berth.kernel.linux import LinuxKernel
 from berth.plan import Plan
 from berth.seams import Outcome
 
-from .conftest import Host
+from .conftest import Host, sh
 
 Verb = Callable[[Engine, bool], Outcome[Any]]
 
@@ -87,7 +87,7 @@ class World:
 
     def snapshot(self) -> dict[str, Any]:
         """All that `ip`, `nft`, `sysctl` and the store can list, without what differs by nature."""
-        seen: dict[str, Any] = {"store": _store(self.state / "berth.db"), "nft": _nft()}
+        seen: dict[str, Any] = {"store": _store(self.state / "berth.db"), "nft": _nft(), "legacy": _legacy()}
         for ns in ("", "c1", "c2"):
             where = ["-n", ns] if ns else []
             seen[f"links {ns}"] = _ip(*where, "-d", "link")
@@ -127,6 +127,12 @@ def _plain(value: Any) -> Any:
 def _nft() -> Any:
     out = subprocess.run(["nft", "-j", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
     return [_plain(item) for item in json.loads(out)["nftables"] if "metainfo" not in item]
+
+
+def _legacy() -> list[str]:
+    """The rules of iptables-legacy; to ask where there are none would make its table."""
+    loaded = Path("/proc/net/ip_tables_names").read_text()
+    return sh("iptables-legacy -S; ip6tables-legacy -S").splitlines() if loaded else []
 
 
 def _sysctls(ns: str) -> list[str]:
@@ -188,6 +194,16 @@ def remove(name: str) -> Verb:
     return lambda engine, dry: engine.remove_network(name, dry_run=dry)
 
 
+def beside_legacy(*verbs: Verb) -> Verb:
+    """The same where the legacy iptables drops what is forwarded."""
+
+    def setup(engine: Engine, dry: bool) -> Outcome[Any]:
+        sh("iptables-legacy -P FORWARD DROP; ip6tables-legacy -P FORWARD DROP")
+        return [verb(engine, dry) for verb in verbs][-1] if verbs else engine.reconcile()
+
+    return setup
+
+
 NAT = create("nat", subnets=["10.77.0.0/24", "fd77::/64"])
 OTHER = create("other", subnets=["10.78.0.0/24"])
 FLAT = create("lan", driver="flat", options=["parent=br0"], ipv6=True)
@@ -214,6 +230,8 @@ C2_ON_LAN = attach("lan", "c2", ips=["192.168.2.77", "fd00:2::77"])
 SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "create-first": ((), NAT),
     "create-second": ((NAT,), OTHER),
+    "create-beside-legacy": ((beside_legacy(),), NAT),
+    "remove-beside-legacy": ((beside_legacy(NAT),), remove("nat")),
     "create-internal": ((), create("inner", subnets=["10.79.0.0/24"], internal=True)),
     "create-allowed": (
         (NAT,),
@@ -236,6 +254,7 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "detach-range": ((NAT, RANGE), detach("nat", "c1")),
     "publish-beside-a-range": ((NAT, RANGE), ports("8000-8009:8000-8009", "9000:80")),
     "unpublish-within-a-range": ((NAT, RANGE), ports("8015:81", but=("8015:8015",))),
+    "publish-first": ((NAT, PLAIN), ports("8000:80")),
     "unpublish": ((NAT, RANGE), ports(everything=True)),
     "attach-rated": ((RATED,), FASTER),
     "detach-rated": ((RATED, FASTER), detach("nat", "c1")),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from berth import spec, wire
+from berth.client import reachable
 from berth.engine.engine import Engine
 from berth.kernel.linux import LinuxKernel
 from berth.kernel.notices import Notices
@@ -22,7 +23,7 @@ from berth.plan import Plan
 
 from .conftest import Host, sh
 from .running import until
-from .test_daemon import Daemon
+from .test_daemon import SOCKET, Daemon
 from .test_faults import Killed
 
 pytestmark = pytest.mark.timeout(90)
@@ -55,7 +56,8 @@ def ruleset() -> list[str]:
     listed = json.loads(sh("nft -j list ruleset"))["nftables"]
     text = [json.dumps(item, sort_keys=True) for item in listed if "metainfo" not in item and "theirs" not in str(item)]
     plain = [re.sub(r'"(handle|index|bytes|packets)": \d+', "", line) for line in text]
-    return sorted(line for line in plain if "berth" in line)
+    # nft 1.0.6 writes whatever it finds in memory as the flag "owner".
+    return sorted(line for line in plain if "berth" in line and "berth_steady" not in line)
 
 
 @pytest.fixture
@@ -186,6 +188,39 @@ def test_only_others_changes_of_what_berth_relies_on_are_told(engine: Engine) ->
     assert notices.pending() and not notices.pending()
     sh("iptables -A FORWARD -j OTHER")
     assert notices.pending()
+    notices.close()
+
+
+def test_what_keeps_connections_translated_outlives_a_flush_and_goes_with_the_daemon(daemon: Daemon) -> None:
+    def there() -> bool:
+        return "inet berth_steady" in sh("nft list tables")
+
+    until(there)
+    sh("nft flush ruleset")
+    assert there()
+    daemon.stop()
+    until(lambda: not there())
+
+
+def test_it_goes_with_the_last_network_too(daemon: Daemon, engine: Engine) -> None:
+    api = reachable(SOCKET)
+    assert api is not None
+    for network, sandbox in (("nat", "c1"), ("lan", "c2")):
+        api.detach(network, sandbox)
+    assert "inet berth_steady" in sh("nft list tables")
+    api.remove_network("nat")
+    api.close()
+    until(lambda: "inet" not in sh("nft list tables"))
+
+
+def test_nothing_is_kept_where_berth_translates_nothing(host: Host) -> None:
+    sh("nft add table ip theirs")
+    notices = Notices()
+    sh("nft add chain ip theirs a")
+    assert not notices.pending()
+    assert "berth" not in sh("nft list tables")
+    sh("nft add table inet berth")
+    assert notices.pending() and "berth_steady" in sh("nft list tables")
     notices.close()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 
 from berth.kernel import firewalld, passes
@@ -18,6 +19,7 @@ from berth.kernel.steady import Steady
 _GROUP = 7  # NFNLGRP_NFTABLES
 _ROOM = 4 << 20  # bytes: a ruleset of some ten thousand rules may go at once
 _HEADER = struct.Struct("=IHHII")
+_DELTABLE = 2
 _TABLE = 1  # the table's name, in every kind of message
 _CHAIN = {3: 3, 5: 3, 6: 2, 8: 2}  # by kind (NEWCHAIN, DELCHAIN, NEWRULE, DELRULE): where the chain's name is
 
@@ -53,40 +55,48 @@ class Notices:
 
     def pending(self) -> bool:
         """Take all that was told; whether somebody else may have changed what Berth relies on."""
-        if changed := self._heard():
+        changed = removed = False
+        for data in self._told():
+            changed = changed or not data or concerns(data, Netlink.ports)
+            removed = removed or any(kind == _DELTABLE for kind, _, _ in _messages(data))
+        if changed:
             self._hold()
+        elif removed:  # by ourselves
+            self._steady.let_go()
         return changed
 
     def _hold(self) -> None:
         with suppress(OSError):  # it is for comfort
             self._steady.hold()
 
-    def _heard(self) -> bool:
-        changed = False
+    def _told(self) -> Iterator[bytes]:
+        """The datagrams that wait; an empty one where more was told than there was room for."""
         while True:
             try:
-                data = self._socket.recv(1 << 18)
+                yield self._socket.recv(1 << 18)
             except BlockingIOError:
-                return changed
+                return
             except OSError as error:
                 if error.errno != errno.ENOBUFS:
                     raise
-                changed = True  # more was told than there was room for
-                continue
-            changed = changed or concerns(data, Netlink.ports)
+                yield b""
 
 
 def concerns(data: bytes, ours: set[int]) -> bool:
     """Whether a datagram tells of a change to what Berth relies on, by a socket that is not one of ours."""
+    return any(port not in ours and _relied_on(kind, body) for kind, port, body in _messages(data))
+
+
+def _messages(data: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """(kind, port of who did it, body) of the messages about nftables; stops at a malformed one."""
     offset = 0
     while offset + 20 <= len(data):
         length, kind, _, _, port = _HEADER.unpack_from(data, offset)
         if length < 20 or offset + length > len(data):
-            return False
-        if kind >> 8 == SUBSYSTEM and port not in ours and _relied_on(kind & 0xFF, data[offset + 16 : offset + length]):
-            return True
+            return
+        if kind >> 8 == SUBSYSTEM:
+            yield kind & 0xFF, port, data[offset + 16 : offset + length]
         offset += length + 3 & ~3
-    return False
 
 
 def _relied_on(kind: int, body: bytes) -> bool:

@@ -27,6 +27,7 @@ from berth.noun import Noun as Noun
 from berth.noun import at as at
 from berth.noun import ours as ours
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
+from berth.proxied import Proxied
 
 Part: TypeAlias = tuple[str, str]  # (nftables type, value as nft prints it)
 RANGED = ("ipv4", "ipv6", "port")  # the types that a range FIRST-LAST may be of
@@ -493,6 +494,7 @@ Obj: TypeAlias = (
     | OvsBridge
     | OvsPort
     | TxChecksums
+    | Proxied
     | Foreign
 )
 State: TypeAlias = frozenset[Obj]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from berth.firewall import bypass, tables
 from berth.model import Network
 from berth.ovs import TxChecksums
+from berth.proxied import Proxied
 from berth.state import (
     HOST,
     Addr,
@@ -281,6 +282,21 @@ def _passes() -> list[Case]:
     ]
 
 
+def _proxied() -> list[Case]:
+    around = "mkdir -p /run/berth/proxy"
+    return [
+        Case(
+            f"proxied-{proto}-{ip}-{first}-{last}",
+            Proxied(proto, ip, first, last, target, 80),
+            Proxied(proto, ip, first, last, "10.9.0.3", 8080),
+            around=around,
+        )
+        for proto in ("tcp", "udp")
+        for ip, target in (("::1", "10.9.0.2"), ("0.0.0.0", "fd09::2"))
+        for first, last in ((8080, 8080), (8000, 8999))
+    ]
+
+
 def _place(ns: str) -> str:
     return "sandbox" if ns else "host"
 
@@ -295,4 +311,5 @@ CASES = (
     *_elements(),
     *_past_the_bridge(),
     *_passes(),
+    *_proxied(),
 )

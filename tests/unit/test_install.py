@@ -13,7 +13,7 @@ import pytest
 
 from berth.cli.main import main
 
-UNITS = ["etc/systemd/system/berth.service", "etc/systemd/system/berth.socket"]
+UNITS = [f"etc/systemd/system/berth{unit}" for unit in ("-proxy.service", ".service", ".socket")]
 SPEC = "etc/docker/plugins/berth.spec"
 FILES = {"systemd": UNITS, "docker": sorted([*UNITS, SPEC])}
 Install = Callable[..., tuple[int, str, str]]
@@ -61,7 +61,10 @@ def test_what_it_writes(root: Path, install: Install, what: str) -> None:
 
 def test_the_units(root: Path, install: Install) -> None:
     install("systemd")
-    service, socket = (unit(root / path) for path in UNITS)
+    proxy, service, socket = (unit(root / path) for path in UNITS)
+    assert proxy["Service"]["ExecStart"].split() == [service["Service"]["ExecStart"].split()[0], "proxy"]
+    assert proxy["Service"]["CapabilityBoundingSet"] == "CAP_NET_BIND_SERVICE"
+    assert (proxy["Service"]["Type"], proxy["Service"]["Environment"]) == ("notify", "BERTH_RUN=/run/berth")
     assert socket["Socket"]["ListenStream"] == "/run/berth/berth.sock"
     assert socket["Socket"]["SocketMode"] == "0600" and socket["Install"]["WantedBy"] == "sockets.target"
     program, command = service["Service"]["ExecStart"].split()
@@ -80,7 +83,8 @@ def test_the_plugin_file(root: Path, install: Install) -> None:
 def test_another_place_for_the_socket(root: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTH_RUN", "/run/other")
     install("docker")
-    assert unit(root / UNITS[1])["Socket"]["ListenStream"] == "/run/other/berth.sock"
+    assert unit(root / UNITS[2])["Socket"]["ListenStream"] == "/run/other/berth.sock"
+    assert unit(root / UNITS[0])["Service"]["Environment"] == "BERTH_RUN=/run/other"
     assert (root / SPEC).read_text() == "unix:///run/other/berth.sock\n"
     assert install("docker", "--remove")[0] == 0 and files(root) == []
 
@@ -95,7 +99,7 @@ def test_twice_is_as_good_as_once(root: Path, install: Install) -> None:
 
 def test_an_older_one_of_berths_is_replaced(root: Path, install: Install) -> None:
     install("systemd")
-    path = root / UNITS[0]
+    path = root / UNITS[1]
     new = path.read_text()
     path.write_text(new.replace("daemon", "old"))
     code, out, _ = install("systemd")

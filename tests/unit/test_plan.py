@@ -14,6 +14,7 @@ from berth.errors import Taken
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, diff
+from berth.proxied import Proxied
 from berth.state import (
     HOST,
     Addr,
@@ -47,6 +48,8 @@ mtus = st.sampled_from([1400, 1500])
 marks = st.sampled_from(["berth:1", "berth:2"])
 families = st.sampled_from(["inet", "bridge"])
 switches = st.sampled_from(["ovs0", "ovs1"])
+targets = st.sampled_from(["10.0.0.2", "fd00::2"])
+ports = st.sampled_from([80, 8080])
 parts = st.sampled_from(["brt0", "brt1"]).map(lambda name: (("ifname", name),))
 
 NOUNS: dict[type, st.SearchStrategy[Obj]] = {
@@ -70,6 +73,7 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     MovedRule: st.builds(MovedRule, st.just(2), st.just("02"), st.sampled_from([7, 8]), devices),
     MovedNeigh: st.builds(MovedNeigh, devices, st.just("10.1.0.9"), macs),
     TextFile: st.builds(TextFile, st.sampled_from(["/etc/a", "/etc/b"]), st.sampled_from(["1", "2"])),
+    Proxied: st.builds(Proxied, st.just("tcp"), st.just("::1"), st.just(80), st.sampled_from([80, 89]), targets, ports),
 }
 objects: st.SearchStrategy[Obj] = st.one_of(*NOUNS.values())
 foreign = objects.map(lambda obj: Foreign(obj.key, f"a thing at {'-'.join(obj.key)}"))

@@ -12,6 +12,7 @@ import pytest
 from berth.firewall import tables
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
+from berth.proxied import Proxied
 from berth.seams import Intent
 from berth.state import (
     HOST,
@@ -78,7 +79,9 @@ def everything() -> list[Obj]:
     load += [MovedRule(family, "02", 7, iif=iif) for family in (2, 10) for iif in ("eth0", "br0")]
     load += [MovedNeigh("eth0", "10.0.0.9", mac) for mac in ("02:00:00:00:00:09", "")]
     files = [TextFile(path, "x") for path in ("/etc/a", "/etc/b")]
-    return [BRIDGE, CABLE, HANDED, *inside, *elements, *hooks, *passes, *skeletons[:3], *switches, *load, *files]
+    carried = [Proxied(proto, "::1", 80, last, "10.0.0.2", 80) for proto in ("tcp", "udp") for last in (80, 89)]
+    firewall: list[Obj] = [*elements, *hooks, *passes, *skeletons[:3]]
+    return [BRIDGE, CABLE, HANDED, *inside, *firewall, *switches, *load, *files, *carried]
 
 
 EVERYTHING = everything()
@@ -188,7 +191,7 @@ def test_a_cable_goes_with_its_sandbox_only_when_it_ends_there() -> None:
 def test_what_is_made_before_what() -> None:
     """Creation by rising rank: nothing is made before what it needs."""
     order: list[type[Noun]] = [Bridge, OvsBridge, NftTable, Veth, Sysctl, TxChecksums, LinkUp, Port, Addr, MovedNeigh]
-    order += [Route, MovedRule, NftElement, NftPass, OvsPort, TextFile]
+    order += [Route, MovedRule, NftElement, NftPass, OvsPort, TextFile, Proxied]
     assert sorted(order, key=lambda noun: noun.rank) == order
     assert NftHook.rank == NftElement.rank
     assert (MovedAddr.rank, MovedRoute.rank) == (Addr.rank, Route.rank)

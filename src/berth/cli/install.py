@@ -47,6 +47,37 @@ NoNewPrivileges=yes
 WantedBy=multi-user.target
 """
 
+_PROXY = """{mark}[Unit]
+Description=Berth, container networking (proxy)
+After=network.target
+Before=docker.service
+
+[Service]
+Type=notify
+ExecStart={program} proxy
+ExecReload=kill -HUP $MAINPID
+Restart=always
+RestartSec=100ms
+Environment=BERTH_RUN={run}
+LimitNOFILE=524288
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE
+NoNewPrivileges=yes
+ProtectSystem=full
+ProtectHome=read-only
+ProtectKernelTunables=yes
+ProtectKernelModules=yes
+ProtectControlGroups=yes
+PrivateDevices=yes
+PrivateTmp=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6
+RestrictNamespaces=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
 UNITS = Path("etc/systemd/system")
 SPEC = Path("etc/docker/plugins/berth.spec")
 
@@ -61,7 +92,7 @@ def install(what: str, root: Path, remove: bool, as_json: bool) -> None:
 
     \b
     systemd   a socket unit and a service: the daemon starts when somebody asks, and systemd keeps what is asked
-              while it is down, so that Docker never waits for it
+              while it is down, so that Docker never waits for it; and a service for `berth proxy`
     docker    the same, and a plugin file: `docker network create -d berth …` then works
     """
     files = _files(what)
@@ -74,7 +105,8 @@ def install(what: str, root: Path, remove: bool, as_json: bool) -> None:
     if not done:
         print("nothing to remove" if remove else "all there already")
     if root == Path("/") and done:
-        print("next: systemctl daemon-reload" + ("" if remove else " && systemctl enable --now berth.socket"))
+        enable = "" if remove else " && systemctl enable --now berth.socket berth-proxy.service"
+        print(f"next: systemctl daemon-reload{enable}")
 
 
 def _files(what: str) -> dict[Path, str]:
@@ -82,6 +114,7 @@ def _files(what: str) -> dict[Path, str]:
     files = {
         UNITS / "berth.socket": _SOCKET.format(mark=_MARK, socket=socket),
         UNITS / "berth.service": _SERVICE.format(mark=_MARK, program=_program()),
+        UNITS / "berth-proxy.service": _PROXY.format(mark=_MARK, program=_program(), run=socket.parent),
     }
     if what == "docker":
         files[SPEC] = f"unix://{socket}\n"

@@ -62,6 +62,7 @@ def read(scope: Scope) -> State:
     found |= set(_carried(scope, by_ns[HOST]))
     found |= set(_files(by_ns[HOST]))
     found |= set(_switches(scope, by_ns[HOST]))
+    found |= set(_proxied(scope, by_ns[HOST]))
     found |= set(_firewall(scope, by_ns[HOST]))
     found |= set(_passes(scope, by_ns[HOST]))
     return frozenset(found)
@@ -208,6 +209,15 @@ def _switches(scope: Scope, keys: set[Key]) -> Iterator[Obj]:
         from berth.kernel import ovs
 
         yield from ovs.read(asked, marked=scope.marked)
+
+
+def _proxied(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
+    """What the proxy is told to carry."""
+    names = {key[2] for key in keys if key[0] == "proxied"}
+    if names or scope.marked:
+        from berth.kernel import proxied
+
+        yield from proxied.read(names, every=scope.marked)
 
 
 def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:

@@ -22,6 +22,7 @@ from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
+from berth.proxied import Proxied
 from berth.state import HOST, Addr, Bridge, LinkUp, NftElement, NftHook, NftPass, NftTable, Route, Sysctl, Veth
 
 _BRIDGE_PORTS = 1023  # BR_PORT_BITS is 10 in the kernel, and port 0 is not used
@@ -78,6 +79,8 @@ def _lane(op: Op) -> Callable[[Sequence[Op]], None]:
             return _send_checksums
         case OvsBridge() | OvsPort():
             return _send_switches
+        case Proxied():
+            return _send_proxied
         case NftElement() | NftHook():
             return _send_entries
         case NftPass():
@@ -136,6 +139,12 @@ def _send_switches(ops: Sequence[Op]) -> None:
     from berth.kernel import ovs  # not loaded where there is no Open vSwitch
 
     ovs.send(ops)
+
+
+def _send_proxied(ops: Sequence[Op]) -> None:
+    from berth.kernel import proxied  # not loaded where nothing is proxied
+
+    proxied.send(ops)
 
 
 _GONE = (errno.ENODEV, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENOENT)  # already gone is as good as deleted

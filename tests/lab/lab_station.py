@@ -7,7 +7,9 @@
     lab_station.py keep HOST PORT N        N times, ask such a server something and wait for it; prints N
     lab_station.py echo PORT               send back what comes on TCP connections
     lab_station.py hold HOST PORT          keep one connection to such a server busy; prints a line for each answer
-    lab_station.py segment FROM TO FLAGS   send a TCP segment with these flags to port 80, in whatever state
+    lab_station.py segment FROM TO FLAGS BYTES
+                                           send a TCP segment with these flags to port 80, in whatever state, so much
+                                           of it (a multiple of 8) in a first fragment
     lab_station.py segments                print the flags of each that comes in, as it comes
     lab_station.py attach NETWORK SANDBOX KEY=VALUE
                                            attach with an option for this endpoint alone
@@ -138,16 +140,22 @@ def hold(host: str, port: str) -> None:
             time.sleep(0.02)
 
 
-def segment(source: str, destination: str, flags: str) -> None:
-    """Send one segment."""
+def segment(source: str, destination: str, flags: str, first: str) -> None:
+    """Send one segment, as one packet or in two fragments."""
     head = struct.pack(">HHIIBBHHH", 7777, 80, 1, 1, 5 << 4, int(flags, 16), 1024, 0, 0)
     ends = ip_address(source).packed + ip_address(destination).packed
     words = struct.unpack(">16H", ends + struct.pack(">HH", socket.IPPROTO_TCP, len(head)) + head)
     total = sum(words)
     total = (total & 0xFFFF) + (total >> 16)
     checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
-        raw.sendto(head[:16] + struct.pack(">H", checksum) + head[18:], (destination, 0))
+    whole = head[:16] + struct.pack(">H", checksum) + head[18:]
+    identity = int(flags, 16) << 8 | int(first)  # else the rest of one joins the beginning of another
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        for offset, part in ((0, whole[: int(first)]), (int(first), whole[int(first) :])):
+            more = 0x2000 if part and not offset and len(part) < len(whole) else 0
+            ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(part), identity, offset // 8 | more, 64, 6, 0) + ends
+            if part:
+                raw.sendto(ip + part, (destination, 0))
 
 
 def segments() -> None:

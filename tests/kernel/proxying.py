@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from berth.proxied import Proxied
@@ -115,8 +116,17 @@ def listening(ip: str, port: int, backlog: int = 128) -> socket.socket:
 
 @contextmanager
 def serving(ip: str, port: int, work: Callable[[socket.socket], None]) -> Iterator[socket.socket]:
-    """A TCP server that has a thread do the work for each connection."""
+    """A TCP server that has a thread do the work for each connection.
+
+    All of them end with the block.
+    """
     server = listening(ip, port)
+    connections: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def begin(work: Callable[[], None]) -> None:
+        threads.append(threading.Thread(target=work, daemon=True))
+        threads[-1].start()
 
     def each(connection: socket.socket) -> None:
         with connection, suppress(OSError):
@@ -126,13 +136,20 @@ def serving(ip: str, port: int, work: Callable[[socket.socket], None]) -> Iterat
     def accept() -> None:
         with suppress(OSError):
             while True:
-                threading.Thread(target=each, args=(server.accept()[0],), daemon=True).start()
+                connections.append(server.accept()[0])
+                begin(partial(each, connections[-1]))
 
-    threading.Thread(target=accept, daemon=True).start()
+    begin(accept)
     try:
         yield server
     finally:
         server.shutdown(socket.SHUT_RDWR)  # ends `accept`
+        threads[0].join(PATIENCE)
+        for connection in connections:
+            with suppress(OSError):  # it has ended by itself
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join(PATIENCE)
         server.close()
 
 

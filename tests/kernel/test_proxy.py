@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import resource
 import socket
 import threading
@@ -19,6 +20,14 @@ from berth.proxy.udp import UdpListener
 
 from .conftest import Host, sh
 from .proxying import PATIENCE, RESET, Proxying, connect, echo, everything, listening, listens, refused, serving, until
+
+
+@pytest.fixture(autouse=True)
+def threads(host: Host) -> Iterator[None]:
+    """A test cannot leave its mount namespace while a thread shares its root, be it one that is just ending."""
+    before = len(os.listdir("/proc/self/task"))
+    yield
+    until(lambda: len(os.listdir("/proc/self/task")) <= before, "a thread goes on")
 
 
 @pytest.fixture
@@ -219,8 +228,9 @@ def test_ten_thousand_connections(proxy: Proxying) -> None:
                 connection.sendall(connection.recv(1))
 
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    answering = threading.Thread(target=answer, daemon=True)
+    answering.start()
     try:
-        threading.Thread(target=answer, daemon=True).start()
         for _ in range(number):
             client = connect("::1", 8080)
             held.append(client)
@@ -230,6 +240,7 @@ def test_ten_thousand_connections(proxy: Proxying) -> None:
         assert proxy.rss() < 200 * 1024 * 1024 * number / 10_000
     finally:
         server.shutdown(socket.SHUT_RDWR)
+        answering.join(PATIENCE)
         server.close()
         for one in held:
             one.close()

@@ -166,9 +166,10 @@ MEDDLING = {
         {ARP, HOST_KEEPS},
     ),
     "container-has-routers-address": (
-        "db",
-        "ip address add 192.168.2.1/32 dev eth0",
-        "ip address delete 192.168.2.1/32 dev eth0",
+        "host",  # where its guard has to go first
+        "nft flush chain netdev $(nft list tables netdev | sed 's/table netdev //') guarded;"
+        " ip -n db address add 192.168.2.1/32 dev eth0",
+        "ip -n db address delete 192.168.2.1/32 dev eth0; berth reconcile",
         {ARP},
     ),
     "no-masquerade": (

@@ -306,6 +306,8 @@ def test_each_client_gets_its_own_answers(proxy: Proxying) -> None:
 def test_answers_come_from_the_address_that_was_asked(proxy: Proxying, any_: str, asked: str) -> None:
     """The client's socket is connected: it takes nothing from another address."""
     sh("ip addr add fd00::7/128 dev lo nodad; ip addr add fd00::8/128 dev lo nodad")
+    # The kernel makes the route a moment later; a client that has found none does not look again.
+    until(lambda: "local fd00::7" in sh("ip -6 route show table local"))
     proxy.carry("udp", any_, "5353", "127.0.0.1", 53)
     with _udp_echo("127.0.0.1", 53) as server, _udp_client(asked, 5353) as client:
         assert _asks(client, server, b"who")[0] == b"re: who"

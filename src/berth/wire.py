@@ -73,11 +73,14 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     return Engine(parts)
 
 
-def notices() -> Notices:
-    """What the kernel tells of changes to the firewall. Raises `OSError` where it may not be heard."""
+def notices(*, steady: bool = True) -> Notices:
+    """What the kernel tells of changes to the firewall. Raises `OSError` where it may not be heard.
+
+    `steady`: keep open connections translated while the firewall is flushed and put back; the daemon's to do.
+    """
     from berth.kernel.notices import Notices as Heard
 
-    return Heard()
+    return Heard(steady=steady)
 
 
 def proxied() -> frozenset[Proxied] | None:

@@ -151,8 +151,8 @@ def links(host: Host) -> set[str]:
 
 
 def published() -> list[str]:
-    """What the maps of published ports hold."""
-    return sorted(re.findall(r"(?:tcp|udp) \. \d+ : \S+ \. \d+", sh("nft list table inet berth")))
+    """What the maps of ports hold that are published at every address; not the proxy's, which all name one."""
+    return sorted(re.findall(r"(?<!\. )(?:tcp|udp) \. \d+ : \S+ \. \d+", sh("nft list table inet berth")))
 
 
 def binding(host_port: int, port: int = 80, last: int = 0, proto: int = 6, host_ip: str = "") -> dict[str, Any]:

@@ -141,6 +141,6 @@ def test_where_nobody_reaches_an_endpoint_a_list_is_refused(engine: Engine) -> N
     asked = replace(
         spec.attach_request(network="nothing", sandbox="c1"), options=spec.endpoint_options((("allow", "none"),))
     )
-    with pytest.raises(Invalid, match="leave allow out"):
+    with pytest.raises(Invalid, match="leave --driver-opt out"):
         engine.attach(asked)
     assert Plan() == engine.heal()

@@ -179,7 +179,7 @@ def test_a_strangers_table_is_left_alone(engine: Engine) -> None:
 
 
 def test_only_others_changes_of_what_berth_relies_on_are_told(engine: Engine) -> None:
-    notices = Notices()
+    notices = Notices(steady=True)
     sh("nft add table ip theirs; nft 'add chain ip theirs a; add rule ip theirs a counter'; nft delete table ip theirs")
     sh("iptables -N OTHER; iptables -A OTHER -j ACCEPT")
     engine.attach(spec.attach_request(network="nat", sandbox="c2", ifname="eth7", ports=["9090:90"]))  # our own
@@ -215,7 +215,7 @@ def test_it_goes_with_the_last_network_too(daemon: Daemon, engine: Engine) -> No
 
 def test_nothing_is_kept_where_berth_translates_nothing(host: Host) -> None:
     sh("nft add table ip theirs")
-    notices = Notices()
+    notices = Notices(steady=True)
     sh("nft add chain ip theirs a")
     assert not notices.pending()
     assert "berth" not in sh("nft list tables")
@@ -225,7 +225,7 @@ def test_nothing_is_kept_where_berth_translates_nothing(host: Host) -> None:
 
 
 def test_more_than_fits_is_a_change(engine: Engine) -> None:
-    notices = Notices()
+    notices = Notices(steady=True)
     notices._socket.setsockopt(1, 8, 1)  # SOL_SOCKET, SO_RCVBUF: as small as may be
     elements = ", ".join(f"10.{i >> 8}.{i & 255}.1" for i in range(4000))
     sh("nft 'add table ip theirs; add set ip theirs s { type ipv4_addr; }'")

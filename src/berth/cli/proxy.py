@@ -16,4 +16,4 @@ def proxy() -> None:
     from berth import wire
     from berth.proxy.server import serve
 
-    serve(wire.proxy_lock(), wire.proxied, wire.notices)
+    serve(wire.proxy_lock(), wire.proxied, lambda: wire.notices(steady=False))

@@ -167,8 +167,6 @@ def _decide(
             " here the endpoint's own address has all its ports"
         )
     options.refuse_useless(net, request)
-    if not net.bridge and "allow" in dict(request.options):
-        raise Invalid(f"network {net.name} is {net.driver}, where nobody reaches the endpoint: leave allow out")
     handed = request.placement is Placement.HANDOVER
     name = request.name or (_handed_name(tx, net, request) if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):

@@ -30,7 +30,8 @@ class Notices:
     Raises `OSError` where that may not be heard (CAP_NET_ADMIN).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, steady: bool) -> None:
+        """`steady`: keep open connections translated through a flush, as long as this is open."""
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETFILTER)
         self._socket.setblocking(False)
         with suppress(OSError):
@@ -41,7 +42,7 @@ class Notices:
         except OSError:
             self._socket.close()
             raise
-        self._steady = Steady()
+        self._steady = Steady() if steady else None
         self._hold()
 
     def fileno(self) -> int:
@@ -51,7 +52,8 @@ class Notices:
     def close(self) -> None:
         """Hear no more."""
         self._socket.close()
-        self._steady.close()
+        if self._steady is not None:
+            self._steady.close()
 
     def pending(self) -> bool:
         """Take all that was told; whether somebody else may have changed what Berth relies on."""
@@ -61,13 +63,14 @@ class Notices:
             removed = removed or any(kind == _DELTABLE for kind, _, _ in _messages(data))
         if changed:
             self._hold()
-        elif removed:  # by ourselves
+        elif removed and self._steady is not None:  # by ourselves
             self._steady.let_go()
         return changed
 
     def _hold(self) -> None:
-        with suppress(OSError):  # it is for comfort
-            self._steady.hold()
+        if self._steady is not None:
+            with suppress(OSError):  # it is for comfort
+                self._steady.hold()
 
     def _told(self) -> Iterator[bytes]:
         """The datagrams that wait; an empty one where more was told than there was room for."""

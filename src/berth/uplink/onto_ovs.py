@@ -39,5 +39,5 @@ def _deaf(nic: str) -> State:
     The switch's packet socket is served before this hook. Not a table that reconcile takes for a network's.
     """
     name = f"berthnic_{nic}"
-    silent = table(NftHook.family, name, (), ((NftHook.target, "", ("drop",)),))
-    return frozenset({silent, NftHook(name, nic)})
+    hook = NftHook(name, nic)
+    return frozenset({table(hook.family, name, (), ((hook.target, "", ("drop",)),)), hook})

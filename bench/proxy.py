@@ -51,8 +51,8 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench proxy", description="Berth's proxy beside Docker's.")
     parser.add_argument("--engine", choices=KINDS, default=KINDS[-1], help="the version of Docker")
-    parser.add_argument("--gigabytes", type=_bounded(0.1, 10), default=2.0, help="of each transfer")
-    parser.add_argument("--rounds", type=_bounded(1, 50), default=7, help="of each")
+    parser.add_argument("--gigabytes", type=_bounded(0.1, 10), default=0.5, help="of each transfer")
+    parser.add_argument("--rounds", type=_bounded(1, 50), default=25, help="of each")
     parser.add_argument("--json", type=Path, default=_RESULTS, metavar="FILE", help="where to write the figures")
     return parser.parse_args()
 
@@ -86,13 +86,13 @@ def _measure(arguments: argparse.Namespace) -> Json:
 
 def _table(facts: Json) -> Iterator[str]:
     samples = facts["samples"]
-    yield f"{'medians':<24}{'Berth':>12}{'Docker ' + facts['engine']:>16}{'ratio':>10}"
+    yield f"{'medians':<36}{'Berth':>12}{'Docker ' + facts['engine']:>16}{'ratio':>10}"
     ratios = {}
     for what in samples["berth"]:
         ours, theirs = (statistics.median(samples[name][what]) for name in ("berth", "docker"))
         ratios[what] = ours / theirs if theirs else float("inf")
         places = next(places for unit, places in _DECIMALS.items() if what.endswith(unit))
-        yield f"{what:<24}{ours:>12,.{places}f}{theirs:>16,.{places}f}{ratios[what]:>10.2f}"
+        yield f"{what:<36}{ours:>12,.{places}f}{theirs:>16,.{places}f}{ratios[what]:>10.2f}"
     facts["medians"] = {name: {what: summary(values) for what, values in of.items()} for name, of in samples.items()}
     for name, of in facts["memory"].items():
         yield f"{name}: {of['before']:.1f} MB alone, {of['after']:.1f} MB with {of['connections']:,} connections"

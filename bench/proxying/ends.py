@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 BLOCK = 1 << 18  # bytes, of one call
 _ASK = struct.Struct("=cQ")  # what a client wants: "d" bytes, "u" take bytes, "e" echo
@@ -37,7 +37,7 @@ def in_process(work: Callable[[], None]) -> Iterator[int]:
 def serve(server: socket.socket) -> None:
     """Do for each connection what it asks; each that moves much has a process of its own."""
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, _reap)
     waiting = selectors.DefaultSelector()
     waiting.register(server, selectors.EVENT_READ)
     while True:
@@ -49,6 +49,13 @@ def serve(server: socket.socket) -> None:
             elif not _answer(connection):
                 waiting.unregister(connection)
                 connection.close()
+
+
+def _reap(*_: object) -> None:
+    """Take note of children that have ended: their CPU time is the server's then."""
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
 def _answer(connection: socket.socket) -> bool:

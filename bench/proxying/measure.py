@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,13 @@ def _samples(processes: dict[str, int], size: int, rounds: int) -> dict[str, Sam
 def _round(port: int, pid: int, size: int) -> dict[str, float]:
     figures = {}
     for label, kind, streams in (("down 1", "d", 1), ("down 8", "d", 8), ("up 1", "u", 1), ("up 8", "u", 8)):
-        before = _cpu(pid)
+        before, whole = _cpu(pid), _cpu_of_all()
         took = ends.move(port, kind, size, streams)
-        figures[f"{label} GB/s"] = size / _GIGABYTE / took
-        figures[f"{label} CPU s/GB"] = (_cpu(pid) - before) / (size / _GIGABYTE)
+        gigabytes = size / _GIGABYTE
+        figures[f"{label} GB/s"] = gigabytes / took
+        figures[f"{label} CPU s/GB"] = (_cpu(pid) - before) / gigabytes
+        time.sleep(0.05)  # the server's children end
+        figures[f"{label} with both ends' CPU s/GB"] = (_cpu_of_all() - whole) / gigabytes
     before = _cpu(pid)
     took = ends.ask(port, _CONNECTIONS)
     figures["connections /s"] = _CONNECTIONS / took
@@ -146,6 +149,16 @@ def _cpu(pid: int) -> float:
     """Seconds of CPU time that a process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _cpu_of_all() -> float:
+    """Seconds of CPU time of every process in this PID namespace, and of their children that have ended."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has just ended
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _rss(pid: int) -> float:

@@ -11,8 +11,6 @@
                                            send a TCP segment with these flags to port 80, in whatever state, so much
                                            of it (a multiple of 8) in a first fragment
     lab_station.py segments                print the flags of each that comes in, as it comes
-    lab_station.py attach NETWORK SANDBOX KEY=VALUE
-                                           attach with an option for this endpoint alone
     lab_station.py sniff DEV               print an announcement a line: IP and MAC, of gratuitous ARP and of
                                            unsolicited neighbour advertisements
     lab_station.py send DEV HEX…           send frames, in this order
@@ -33,7 +31,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from ipaddress import ip_address
 
 PATIENCE = 1  # seconds
@@ -169,19 +166,6 @@ def segments() -> None:
                 print(f"0x{packet[33]:02x}", flush=True)
 
 
-def attach(network: str, sandbox: str, option: str) -> None:
-    """Attach as Docker does with an option, and print the addresses."""
-    from berth import spec, wire
-
-    api = wire.engine()
-    key, _, value = option.partition("=")
-    asked = replace(
-        spec.attach_request(network=network, sandbox=sandbox), options=spec.endpoint_options(((key, value),))
-    )
-    print(*(address.ip for address in api.attach(asked).value.addresses))
-    api.close()
-
-
 def sniff(dev: str) -> None:
     """Listen until killed."""
     with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)) as raw:
@@ -256,6 +240,6 @@ def clear() -> None:
 if __name__ == "__main__":
     verbs: dict[str, Callable[..., None]]
     verbs = {"serve": serve, "ask": ask, "drain": drain, "pour": pour, "echo": echo, "keep": keep, "hold": hold}
-    verbs |= {"segment": segment, "segments": segments, "attach": attach, "crowd": crowd, "clear": clear}
+    verbs |= {"segment": segment, "segments": segments, "crowd": crowd, "clear": clear}
     verbs |= {"sniff": sniff, "send": send, "hear": hear}
     verbs[sys.argv[1]](*sys.argv[2:])

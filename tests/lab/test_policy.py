@@ -26,13 +26,6 @@ def container(ground: Ground, network: str, name: str, more: str = "") -> tuple[
     return four, six
 
 
-def with_option(ground: Ground, network: str, name: str, option: str) -> tuple[str, str]:
-    """The same with an option for it alone."""
-    ground.sandbox(name)
-    four, six = ground.lab.run("host", [*STATION, "attach", network, name, option], check=True).stdout.split()
-    return four, six
-
-
 def goes_on(said: Callable[[], list[str]]) -> bool:
     """Whether a connection that is held still gets answers. What was lost meanwhile is sent again in its own time."""
     said()
@@ -124,8 +117,8 @@ def test_no_segment_slips_in_that_begins_something(ground: Ground) -> None:
 
 def test_an_endpoints_list_replaces_its_networks(ground: Ground) -> None:
     ground.berth(f"{BACKEND} -o allow=tcp/80")
-    strict = with_option(ground, "backend", "strict", "allow=none")
-    open_ = with_option(ground, "backend", "open", "allow=any")
+    strict = container(ground, "backend", "strict", "--driver-opt allow=none")
+    open_ = container(ground, "backend", "open", "--driver-opt allow=any")
     usual = container(ground, "backend", "usual")
     with ground.serving("strict", "open", "usual"):
         assert ground.ask("host", *strict) == ["", ""]
@@ -144,7 +137,7 @@ def test_who_has_no_list_is_left_alone(ground: Ground, network: str) -> None:
     ground.berth(BACKEND if network == "backend" else flat("mtu=1500", "always"))
     container(ground, network, "free")
     before = ground.sh("nft list ruleset")
-    guarded = with_option(ground, network, "guarded", "allow=none")
+    guarded = container(ground, network, "guarded", "--driver-opt allow=none")
     free = {ep["name"]: ep["addresses"] for ep in ground.told("endpoint ls")}["free"]
     free = [address.partition("/")[0] for address in free]
     with ground.serving("free", "guarded"):

@@ -49,7 +49,7 @@ def cable(net: Network, ep: Endpoint) -> State:
 
 def _routes(net: Network, ep: Endpoint) -> Iterable[StaticRoute]:
     """The network's routes; one of the endpoint's own replaces the one to that subnet."""
-    own = dict(ep.options).get("routes") if ep.options else None
+    own = ep.option("routes")
     if own is None:
         return net.routes
     return {route.subnet: route for route in (*net.routes, *static_routes(own))}.values()

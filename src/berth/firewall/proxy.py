@@ -14,6 +14,7 @@ from berth.firewall.tables import FAMILY, TABLE
 from berth.model import Address, Interface, PortMapping, Proxied
 from berth.state import NftElement
 
+NAME = "berth-proxy"  # what the process calls itself; at most 15 bytes (comm in proc(5))
 MAPS = ("proxied4", "proxied6", "proxied64")
 
 _LOOPBACK = IPv6Address("::1")

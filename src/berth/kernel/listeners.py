@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
+from berth.firewall import proxy
 from berth.model import Address, PortMapping
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 _WAITING = {"tcp": "0A", "udp": "07"}  # TCP_LISTEN, and a UDP socket without a peer (net/tcp_states.h)
 _ANY: tuple[Address, ...] = (IPv4Address(0), IPv6Address(0))
-PROXY = "berth-proxy"  # what the proxy calls itself; at most 15 bytes (comm in proc(5))
 _LOCALHOST = IPv4Address("127.0.0.1")
 
 
@@ -110,7 +110,7 @@ def _process(inode: str) -> _Owner:
         with suppress(OSError):  # it has ended, or is not ours to look into
             if f"socket:[{inode}]" in _open_files(process):
                 comm = (process / "comm").read_text().strip()
-                ours = comm == PROXY and process.stat().st_uid == os.geteuid()
+                ours = comm == proxy.NAME and process.stat().st_uid == os.geteuid()
                 return _Owner(f"{comm} (pid {process.name})", ours)
     return _Owner("another process")
 

@@ -233,23 +233,24 @@ def delete_table(family: str, name: str) -> None:
             raise refusal
 
 
-def transaction(requests: Sequence[Message]) -> list[Refusal]:
-    """Send requests, all or none of which take effect; what was refused.
+def transaction(requests: Sequence[Message], nl: Netlink | None = None) -> list[Refusal]:
+    """Send requests, all or none of which take effect; what was refused. By the socket that is kept, or `nl`.
 
     More than the socket takes at once (net.core.wmem_max) are sent as two transactions, and so on.
     """
     if not requests:
         return []
     mark = _generation(0, SUBSYSTEM)
+    nl = nl or Netlink.kept(NETFILTER)
     try:
-        return Netlink.kept(NETFILTER).transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+        return nl.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
     except OSError as error:
         if error.errno != errno.EMSGSIZE or len(requests) == 1:
             raise
     half = len(requests) // 2
-    if refused := transaction(requests[:half]):
+    if refused := transaction(requests[:half], nl):
         return refused
-    return [Refusal(r.errno or 0, r.reason, r.index + half) for r in transaction(requests[half:])]
+    return [Refusal(r.errno or 0, r.reason, r.index + half) for r in transaction(requests[half:], nl)]
 
 
 def write_table(table: NftTable, *, replace: bool) -> None:

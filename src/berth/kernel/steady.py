@@ -10,6 +10,7 @@ Source: nft(8), "flags owner"; net/netfilter/nf_nat_core.c.
 
 from __future__ import annotations
 
+from berth.firewall import tables
 from berth.kernel import nft
 from berth.kernel.netlink import CREATE, EXCL, NETFILTER, Message, Netlink, nest
 from berth.kernel.netlink import text as text_attr
@@ -17,7 +18,6 @@ from berth.kernel.netlink import text as text_attr
 TABLE = ("inet", "berth_steady")
 _CHAIN = "prerouting"
 _NEWTABLE, _NEWCHAIN, _NEWRULE = (nft.SUBSYSTEM << 8 | kind for kind in (0, 3, 6))
-_BEGIN, _END = 0x10, 0x11
 _TABLE_FLAGS, _OWNER = 2, 2  # NFTA_TABLE_FLAGS, NFT_TABLE_F_OWNER (Linux 5.12)
 _NAME, _HOOK, _TYPE = 3, 4, 7  # NFTA_CHAIN_*
 _RULE_CHAIN, _EXPRESSIONS = 2, 4  # NFTA_RULE_*
@@ -45,9 +45,8 @@ class Steady:
             Message(_NEWCHAIN, CREATE | EXCL, head + text_attr(_NAME, _CHAIN) + hook + text_attr(_TYPE, "nat")),
             Message(_NEWRULE, CREATE, head + text_attr(_RULE_CHAIN, _CHAIN) + nothing),
         ]
-        mark = b"\0\0" + nft.SUBSYSTEM.to_bytes(2, "big")
         try:
-            refused = owner.transaction(Message(_BEGIN, 0, mark), requests, Message(_END, 0, mark))
+            refused = nft.transaction(requests, owner)
         except BaseException:
             owner.close()
             raise
@@ -69,4 +68,4 @@ class Steady:
 
 
 def _translates() -> bool:
-    return ("inet", "berth") in nft.tables(Netlink.kept(NETFILTER))
+    return (tables.FAMILY, tables.TABLE) in nft.tables(Netlink.kept(NETFILTER))

@@ -14,6 +14,7 @@ from pathlib import Path
 from select import EPOLLIN
 
 from berth.errors import Denied, Refused
+from berth.firewall.proxy import NAME
 from berth.model import Proxied
 from berth.proxy.accept import Acceptor
 from berth.proxy.context import Context, context, raise_limit
@@ -25,7 +26,6 @@ from berth.systemd import notify
 _RETRY = 1.0  # seconds until a port that somebody else has is tried again
 _BREATH = 0.02  # seconds between a change and a look
 _PATIENCE = 5.0  # seconds for which the table may be gone, and all goes on
-_NAME = "berth-proxy"  # by which who lists sockets knows whose they are
 log = logging.getLogger("berth.proxy")
 
 
@@ -39,7 +39,7 @@ def serve(lock: Path, proxied: Callable[[], frozenset[Proxied] | None], notices:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
         held = _alone(lock)
-        Path("/proc/self/comm").write_text(_NAME)
+        Path("/proc/self/comm").write_text(NAME)  # by which who lists sockets knows whose they are
         proxy = Proxy(context(raise_limit()), proxied, notices())
     except PermissionError:
         raise Denied("may not read the firewall (CAP_NET_ADMIN), or not write $BERTH_RUN: run as root") from None

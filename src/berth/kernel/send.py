@@ -1,7 +1,7 @@
 """Carrying out a plan: one netlink batch or one nftables transaction for each run of operations of one kind.
 
-A plan comes ordered by rank, so an attach is: one batch in the host (the cable), the sandbox's settings, one
-batch in the sandbox (up, addresses, routes), one nftables transaction.
+A plan comes ordered by rank, so an attach is: one batch in the host (the cable), one nftables transaction, the
+sandbox's settings, one batch in the sandbox (up, addresses, routes).
 """
 
 from __future__ import annotations

@@ -90,6 +90,10 @@ class Proxying:
         lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith(f"{name}:"))
 
+    def tasks(self) -> list[Path]:
+        """The status of each of its threads."""
+        return list(Path(f"/proc/{self.process.pid}/task").glob("*/status"))
+
     def rss(self) -> int:
         """Bytes of memory."""
         return int(self.status("VmRSS").split()[0]) * 1024

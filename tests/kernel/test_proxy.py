@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from berth.model import Proxied
 from berth.proxy import udp
 from berth.proxy.context import context
 from berth.proxy.udp import UdpListener
@@ -121,6 +122,57 @@ def test_a_reset_is_passed_on_both_ways(proxy: Proxying) -> None:
             ends.close()
             with other, pytest.raises(ConnectionResetError):
                 other.recv(1)
+
+
+@pytest.mark.parametrize("how", ["client resets", "target resets", "port withdrawn", "both say goodbye", "proxy ends"])
+def test_a_busy_connection_ends_as_any_other(proxy: Proxying, how: str) -> None:
+    """It is in the hands of another thread by then, which has no more rights than the first."""
+    carried = proxy.carry("tcp", "::1", "8080", "127.0.0.1", 80)
+    with listening("127.0.0.1", 80) as server:
+        server.settimeout(PATIENCE)
+        with connect("::1", 8080) as client, server.accept()[0] as target:
+            target.settimeout(PATIENCE)
+            until(lambda: _handed_over(proxy, target, client), "no thread but the first moves anything")
+            rights = {status.read_text().split("CapEff:")[1].split()[0] for status in proxy.tasks()}
+            assert rights == {f"{1 << 10 | 1 << 12:016x}"}
+            if how == "both say goodbye":
+                client.sendall(b"bye")
+                client.shutdown(socket.SHUT_WR)
+                assert everything(target) == b"bye"
+                target.sendall(b"goodbye")
+                target.shutdown(socket.SHUT_WR)
+                assert everything(client) == b"goodbye"
+            else:
+                _end_by_force(proxy, carried, how, client, target)
+    until(lambda: how == "proxy ends" or proxy.sockets() == (how != "port withdrawn"), "the connection is kept")
+
+
+def _handed_over(proxy: Proxying, target: socket.socket, client: socket.socket) -> bool:
+    """Whether there is more than one thread, when much has been moved."""
+    much = bytes(32 << 20)
+    sender = threading.Thread(target=target.sendall, args=(much,))
+    sender.start()
+    left = len(much)
+    while left:
+        left -= len(client.recv(min(left, 65536)))  # slower than it comes
+    sender.join()
+    return len(proxy.tasks()) > 1
+
+
+def _end_by_force(proxy: Proxying, carried: Proxied, how: str, client: socket.socket, target: socket.socket) -> None:
+    ended = {"client resets": client, "target resets": target}.get(how)
+    if ended is not None:
+        ended.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        ended.close()
+    elif how == "port withdrawn":
+        proxy.drop(carried)
+    else:
+        proxy.process.terminate()
+        assert proxy.process.wait(PATIENCE) == 0
+    for side in (client, target):
+        if side is not ended:
+            with pytest.raises(ConnectionResetError):
+                side.recv(1)
 
 
 def test_what_was_said_before_a_reset_arrives(proxy: Proxying) -> None:

@@ -1,12 +1,13 @@
-"""What every part of the proxy works with: the loop, pipes, and the descriptors that there are."""
+"""What every part of the proxy works with: its loop, pipes, and the descriptors that there are."""
 
 from __future__ import annotations
 
 import resource
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from berth.proxy.loop import Loop
+from berth.proxy.movers import Movers
 from berth.proxy.pipes import MOST, Pipes
 
 _SHARE = 200  # at most one pipe for so many descriptors
@@ -44,14 +45,17 @@ def raise_limit() -> int:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The means of all listeners."""
+    """The means of all that happens in one thread. Pipes are everybody's; the room is the listeners' to count."""
 
     loop: Loop
     pipes: Pipes
     room: Room
+    copied: memoryview = field(default_factory=lambda: memoryview(bytearray(64 * 1024)))  # for want of a pipe
+    movers: Movers | None = None  # who takes over connections that are busy; a mover has none
 
 
 def context(descriptors: int) -> Context:
     """The means for so many descriptors."""
     room = Room(descriptors)
-    return Context(Loop(), Pipes(room.pipes), room)
+    loop, pipes = Loop(), Pipes(room.pipes)
+    return Context(loop, pipes, room, movers=Movers(lambda: Context(Loop(), pipes, room), loop))

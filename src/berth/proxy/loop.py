@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import os
 import select
 import socket
 import time
@@ -22,7 +23,7 @@ class Handler(Protocol):
 
 
 class Loop:
-    """Everything happens in one thread, one event after the other."""
+    """Everything happens in one thread, one event after the other; other threads may only `call`."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
@@ -32,6 +33,20 @@ class Loop:
         self._order = count()
         self._ended: list[socket.socket] = []
         self._running = True
+        self._called: deque[Callable[[], None]] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.watch(self._bell, self, select.EPOLLIN)
+
+    def ready(self, fd: int, events: int) -> None:
+        """See `Handler`: somebody has called."""
+        os.eventfd_read(self._bell)
+        while self._called:
+            self._called.popleft()()
+
+    def call(self, work: Callable[[], None]) -> None:
+        """Have some work done in this loop's thread. For any thread."""
+        self._called.append(work)
+        os.eventfd_write(self._bell, 1)
 
     def watch(self, fd: int, handler: Handler, events: int) -> None:
         """Tell `handler` of events, until `change` or `end`."""
@@ -41,6 +56,11 @@ class Loop:
     def change(self, fd: int, events: int) -> None:
         """Other events of a descriptor that is watched."""
         self._epoll.modify(fd, events)
+
+    def forget(self, fd: int) -> None:
+        """Tell of no more events of a descriptor that stays open."""
+        del self._handlers[fd]
+        self._epoll.unregister(fd)
 
     def end(self, ended: socket.socket) -> None:
         """Close a socket.

@@ -10,6 +10,7 @@ import fcntl
 import os
 from collections import deque
 from contextlib import suppress
+from threading import Lock
 
 SIZE = 1 << 20  # bytes; a quarter of it costs a third more CPU time, as a pipe of the usual size costs half more
 MOST = 128  # pipes at a time
@@ -38,16 +39,21 @@ class Pipe:
 
 
 class Pipes:
-    """The pool."""
+    """The pool. For any thread."""
 
     def __init__(self, most: int) -> None:
         """`most`: pipes at the same time."""
         self._left = most
         self._large = min(_LARGE, most)
         self._free: deque[Pipe] = deque()  # the large ones last
+        self._lock = Lock()
 
     def take(self) -> Pipe | None:
         """An empty pipe, a large one if there is one; None when all are in use."""
+        with self._lock:
+            return self._take()
+
+    def _take(self) -> Pipe | None:
         if self._free and (self._free[-1].large or not self._large):
             return self._free.pop()
         if not self._left:
@@ -62,13 +68,15 @@ class Pipes:
 
     def give(self, pipe: Pipe) -> None:
         """Bring back an empty pipe."""
-        if pipe.large:
-            self._free.append(pipe)
-        else:
-            self._free.appendleft(pipe)
+        with self._lock:
+            if pipe.large:
+                self._free.append(pipe)
+            else:
+                self._free.appendleft(pipe)
 
     def drop(self, pipe: Pipe) -> None:
         """Bring back one that has something in it."""
         pipe.close()
-        self._left += 1
-        self._large += pipe.large
+        with self._lock:
+            self._left += 1
+            self._large += pipe.large

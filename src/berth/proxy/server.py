@@ -93,6 +93,8 @@ class Proxy:
             self._context.loop.run()
         for ports in self._ports.values():
             ports.close()
+        if self._context.movers is not None:
+            self._context.movers.stop()
 
     def stop(self) -> None:
         """Let `run` return."""

@@ -1,7 +1,8 @@
 """TCP connections whose bytes never come into this process.
 
 Events are told once (EPOLLET) and remembered as `readable` and `writable` until the kernel says EAGAIN, so that a
-busy connection needs no call of epoll_ctl(2).
+busy connection needs no call of epoll_ctl(2). A connection that goes on being busy is handed over to another thread,
+for good (`movers.py`); its end is told where it came from.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from contextlib import suppress
 from select import EPOLLERR, EPOLLET, EPOLLHUP, EPOLLIN, EPOLLOUT
 
 from berth.proxy.context import Context
+from berth.proxy.movers import Movers
 from berth.proxy.pipes import SIZE, Pipe
 
 _SPLICE = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _EVENTS = EPOLLIN | EPOLLOUT | EPOLLET
 _BROKEN = EPOLLERR | EPOLLHUP
-_ROUNDS = 4  # in which a connection moves bytes before it is another's turn
+_ROUNDS = 2  # in which a connection moves bytes before it is another's turn
 _RESET = struct.pack("ii", 1, 0)  # struct linger: closing sends RST and forgets what was not sent
-_COPIED = memoryview(bytearray(64 * 1024))  # what is copied for want of a pipe
+_BUSY = 3  # times that a connection could not do all in one turn, after which it is handed over
 
 
 class Way:
@@ -42,7 +44,19 @@ class Way:
 class Connection:
     """A client's connection and the one to its target."""
 
-    __slots__ = ("_client", "_connected", "_context", "_down", "_ended", "_on_end", "_reset", "_target", "_up")
+    __slots__ = (
+        "_busy",
+        "_client",
+        "_connected",
+        "_context",
+        "_down",
+        "_ended",
+        "_on_end",
+        "_reset",
+        "_target",
+        "_turning",
+        "_up",
+    )
 
     def __init__(
         self,
@@ -51,7 +65,9 @@ class Connection:
         target: socket.socket,
         on_end: Callable[[Connection], None],
     ) -> None:
-        """`target`: its connect(2) is under way. `on_end` is called once, when both are closed or about to be."""
+        """`target`: its connect(2) is under way. `on_end` is called once, when both are closed or about to be, in the
+        thread that made this.
+        """
         self._context = context
         self._client = client
         self._target = target
@@ -61,8 +77,13 @@ class Connection:
         self._connected = False
         self._reset = False  # one side was: the other will be, once it has got what was said before
         self._ended = False
-        context.loop.watch(target.fileno(), self, _EVENTS)
-        context.loop.watch(client.fileno(), self, _EVENTS)
+        self._turning = False  # a turn is asked for
+        self._busy = 0
+        self._watch()
+
+    def _watch(self) -> None:
+        self._context.loop.watch(self._target.fileno(), self, _EVENTS)
+        self._context.loop.watch(self._client.fileno(), self, _EVENTS)
 
     def ready(self, fd: int, events: int) -> None:
         """See `Handler`."""
@@ -76,15 +97,23 @@ class Connection:
             self._go()
         elif from_client:
             if events & _BROKEN:  # it does not wait for the target
-                self.abort()
+                self._abort()
         elif self._target.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            self.abort()
+            self._abort()
         else:
             self._connected = True
             self._go()
 
     def abort(self) -> None:
-        """Reset both sides."""
+        """Reset both sides. For the thread that made this."""
+        if self._context.movers is None:
+            self._context.loop.call(self._abort)
+        else:
+            self._abort()
+
+    def _abort(self) -> None:
+        if self._ended:
+            return
         for side in (self._client, self._target):
             side.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._end()
@@ -97,6 +126,16 @@ class Connection:
         self._context.loop.end(self._target)
         self._on_end(self)
 
+    def _hand_over(self, movers: Movers) -> None:
+        """Let another thread go on. Nothing of this is touched here any more, but by its loop's `call`."""
+        for side in (self._target, self._client):
+            self._context.loop.forget(side.fileno())
+        self._context = movers.next()
+        there, told = self._context.loop, self._on_end
+        # When that thread has closed the sockets: their descriptors are counted.
+        self._on_end = lambda _: there.turn(lambda: movers.home.call(lambda: told(self)))
+        there.call(self._watch)  # whatever is ready is told again to the new loop
+
     def _go(self) -> None:
         """Move what can be moved; go on when others had their turn."""
         if self._ended:
@@ -106,11 +145,20 @@ class Connection:
         more = self._move(self._up) or more
         if self._up.over and self._down.over:
             if self._reset:
-                self.abort()
+                self._abort()
             else:
                 self._end()
-        elif more:
-            self._context.loop.turn(self._go)
+        elif more and not self._turning:
+            self._turning = True
+            self._context.loop.turn(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        self._busy += 1
+        if self._busy > _BUSY and self._context.movers is not None and not self._ended:
+            self._hand_over(self._context.movers)
+        else:
+            self._go()
 
     def _move(self, way: Way) -> bool:
         """Take bytes from one side to the other. True if there may be more to do."""
@@ -159,7 +207,7 @@ class Connection:
     def _copy(self, way: Way) -> bool:
         """Without a pipe: copy what can be sent at once, and leave the rest where it is. See `_splice`."""
         try:
-            there = way.source.recv_into(_COPIED, 0, socket.MSG_PEEK)
+            there = way.source.recv_into(self._context.copied, 0, socket.MSG_PEEK)
         except BlockingIOError:
             way.readable = False
             return False
@@ -168,11 +216,11 @@ class Connection:
         if not there:
             return self._said_all(way)
         try:
-            sent = way.sink.send(_COPIED[:there])
+            sent = way.sink.send(self._context.copied[:there])
         except BlockingIOError:
             way.writable = False
             return False
-        way.source.recv_into(_COPIED, sent, socket.MSG_TRUNC)  # takes it out without another copy (tcp(7))
+        way.source.recv_into(self._context.copied, sent, socket.MSG_TRUNC)  # takes it out without another copy (tcp(7))
         return True
 
     def _said_all(self, way: Way) -> bool:

@@ -135,9 +135,15 @@ class Network:
     antispoof: bool = True  # flat: endpoints send as themselves only; see `guarded`
     services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
+    conflict: str = "fast"  # flat: how thoroughly the LAN is asked for an address before it is given: fast | full | off
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
+
+    @property
+    def vets(self) -> bool:
+        """Whether the LAN is asked for an address before it is given."""
+        return self.driver == "flat" and self.conflict != "off"
 
     @property
     def guarded(self) -> bool:
@@ -261,6 +267,25 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Claim:
+    """What was heard on a LAN: a machine has an address, or (`probe`) asks before it takes it."""
+
+    address: Address
+    mac: str
+    probe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another machine of the LAN that claims an endpoint's address."""
+
+    address: Address
+    mac: str
+    vendor: str  # "": not known
+    seen: str  # last, RFC 3339
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One sandbox's interface on one network, as decided."""
 
@@ -276,6 +301,7 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
+    conflicts: tuple[Conflict, ...] = ()  # flat: one an address
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from berth.model import Endpoint, Ipam, Network, Placement, Pool, PortMapping, Sandbox, StaticRoute
+from berth.model import Conflict, Endpoint, Ipam, Network, Placement, Pool, PortMapping, Sandbox, StaticRoute
 
 Json = dict[str, Any]
 
@@ -73,6 +73,10 @@ def load_endpoint(data: bytes) -> Endpoint:
     raw["ports"] = tuple(_port(port) for port in raw["ports"])
     raw["placement"] = Placement(raw["placement"])
     raw["options"] = tuple((key, value) for key, value in raw.get("options", ()))
+    raw["conflicts"] = tuple(
+        Conflict(ip_address(each["address"]), each["mac"], each["vendor"], each["seen"])
+        for each in raw.get("conflicts", ())
+    )
     return Endpoint(**raw)
 
 

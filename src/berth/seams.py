@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -12,6 +12,7 @@ import msgspec
 from berth.model import (
     Address,
     AttachRequest,
+    Claim,
     Endpoint,
     Grant,
     Host,
@@ -104,6 +105,52 @@ class Kernel(Protocol):
 
     def sandbox(self, text: str) -> Sandbox:
         """Find a namespace by name, path or `pid:N`, and who it is now. Raises `NotFound`."""
+        ...
+
+
+class Watch(Protocol):
+    """An ear on a LAN, and a voice."""
+
+    def fileno(self) -> int:
+        """For a selector."""
+        ...
+
+    def claims(self) -> Sequence[Claim]:
+        """What was claimed since the last call, some hundreds at most."""
+        ...
+
+    def alive(self) -> bool:
+        """Whether the bridge is still the one that is heard."""
+        ...
+
+    def announce(self, address: Address, mac: str) -> None:
+        """Tell the LAN which MAC an address is at."""
+        ...
+
+    def close(self) -> None:
+        """Hear no more."""
+        ...
+
+
+class Lan(Protocol):
+    """The LANs behind the host's bridges."""
+
+    def holders(
+        self, dev: str, addresses: Collection[Address], *, full: bool, mine: Collection[str]
+    ) -> Mapping[Address, str]:
+        """Who holds any of the addresses, by MAC; not who has one of `mine`. Takes 0.2 s, or with `full` 4 to 7 s."""
+        ...
+
+    def watch(self, dev: str) -> Watch:
+        """Hear who claims addresses from now on. Raises `OSError` where there is no such link."""
+        ...
+
+    def vendor(self, mac: str) -> str:
+        """Who made a machine; "" where that is not known."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything."""
         ...
 
 

@@ -223,6 +223,10 @@ def _proxy(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "proxy")
 
 
+def _conflict(text: str) -> str:
+    return _one_of(text, ("fast", "full", "off"), "conflict")
+
+
 def _mode(text: str) -> str:
     if text == "overlay":
         return driver_name(text)  # which says what there is instead
@@ -263,6 +267,9 @@ OPTIONS: dict[str, Option] = {
         None, ("bridge",), _proxy, "published ports by a process: where the kernel cannot: auto; always, never"
     ),
     "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
+    "conflict": Option(
+        None, PLUGGED, _conflict, "ask a LAN who has an address before a container gets it: fast|full|off"
+    ),
     "antispoof": Option(None, PLUGGED, _boolean, "containers of a LAN send as themselves only: true|false"),
     "allow_services": Option(None, PLUGGED, _services, "what containers may be for a LAN: dhcp, ra or dhcp,ra"),
     "allow": Option(

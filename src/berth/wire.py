@@ -14,6 +14,7 @@ from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
 from berth.errors import Invalid
 from berth.kernel.linux import LinuxKernel
+from berth.lan.linux import LinuxLan
 from berth.seams import Api, Kernel, Notices
 from berth.store.sqlite import SqliteStore
 
@@ -63,6 +64,7 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     opened = SqliteStore(path)
     parts = Parts(
         kernel=kernel or LinuxKernel(),
+        lan=LinuxLan(),
         store=opened,
         lock=StateLock(path.with_suffix(".lock")),
         drivers=DRIVERS,

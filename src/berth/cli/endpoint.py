@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from berth import schema, spec
@@ -31,6 +33,14 @@ def list_endpoints(ctx: click.Context, network: str | None, as_json: bool) -> No
         for ep in endpoints
     ]
     table(("ID", "NAME", "NETWORK", "INTERFACE", "ADDRESSES", "MAC", "SANDBOX"), rows)
+    for ep in endpoints:
+        for conflict in ep.conflicts:
+            made = f" ({conflict.vendor})" if conflict.vendor else ""
+            print(
+                f"berth: warning: {conflict.address} of {ep.name} is claimed by the machine with MAC {conflict.mac}"
+                f"{made} too, last at {conflict.seen}",
+                file=sys.stderr,
+            )
 
 
 @click.group()

@@ -60,6 +60,7 @@ class FlatDriver:
             routes=routes(asked, pools),
             rates=asked.rates,
             allow=asked.setting("allow") or "",
+            conflict=asked.setting("conflict") or "fast",
             ipam=asked.ipam,
             labels=asked.labels,
             options=asked.options,

@@ -12,6 +12,7 @@ from berth.engine import options
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
+from berth.engine.vet import vet
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import (
     Address,
@@ -82,9 +83,10 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[E
         if same is not None:  # who asks chose the id: the same call once more
             return Outcome(same, Plan())
         place = _hand_over(parts, request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
+        held = vet(parts, net, request)
         try:
             with parts.store.write() as tx:
-                ep, warnings = _decide(parts, tx, net, request, place)
+                ep, warnings = _decide(parts, tx, net, request, place, held)
                 want = parts.want_endpoint(net, ep)
                 before = frozenset(obj for obj in place.there if obj.key[0] == "up")
                 plan = diff(want, before)
@@ -147,7 +149,7 @@ def _sandbox_scope(sandbox: Sandbox, ifname: str) -> Scope:
 
 
 def _decide(
-    parts: Parts, tx: Tx, net: Network, request: AttachRequest, place: _Place
+    parts: Parts, tx: Tx, net: Network, request: AttachRequest, place: _Place, held: frozenset[Address]
 ) -> tuple[Endpoint, tuple[str, ...]]:
     """Fill every hole of the request, or refuse it."""
     ifname = place.ifname
@@ -173,7 +175,7 @@ def _decide(
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     ports = choose(parts, tx, [PortRequest.of(mapping) for mapping in request.ports])
     identity = request.id or parts.identity()
-    addresses = tuple(_addresses(tx, net, request))
+    addresses = tuple(_addresses(tx, net, request, held))
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
         Endpoint(
@@ -221,8 +223,8 @@ def _handed_name(tx: Tx, net: Network, request: AttachRequest) -> str:
     return request.id[:12]
 
 
-def _addresses(tx: Tx, net: Network, request: AttachRequest) -> Iterator[Interface]:
-    """One address of each IP version that the network has pools of."""
+def _addresses(tx: Tx, net: Network, request: AttachRequest, held: frozenset[Address]) -> Iterator[Interface]:
+    """One address of each IP version that the network has pools of, none that a machine of the LAN holds."""
     left = list(request.addresses)
     handed = request.placement is Placement.HANDOVER
     for version in sorted({pool.subnet.version for pool in net.pools}):
@@ -234,12 +236,19 @@ def _addresses(tx: Tx, net: Network, request: AttachRequest) -> Iterator[Interfa
             continue  # Docker leaves IPv6 out where the container has it switched off
         if wanted is None and net.ipam is Ipam.DOCKER:
             raise Invalid(f"the addresses of network {net.name} are given by Docker: name a free one with --ip")
-        yield _take(tx, net, pools, wanted, request.placement)
+        yield _take(tx, net, pools, wanted, request.placement, held)
     if left:
         raise Invalid(f"network {net.name} has no IPv{left[0].version} subnet for {left[0]}: leave it out")
 
 
-def _take(tx: Tx, net: Network, pools: Sequence[Pool], wanted: Address | None, placement: Placement) -> Interface:
+def _take(
+    tx: Tx,
+    net: Network,
+    pools: Sequence[Pool],
+    wanted: Address | None,
+    placement: Placement,
+    held: frozenset[Address],
+) -> Interface:
     if wanted is not None:
         pool = net.pool_of(wanted)
         if pool is None:
@@ -250,7 +259,7 @@ def _take(tx: Tx, net: Network, pools: Sequence[Pool], wanted: Address | None, p
         pools = [pool]
     for pool in pools:
         try:
-            address = ipam.take(pool, tx.ledger(net.id, pool), wanted)
+            address = ipam.take(pool, tx.ledger(net.id, pool), wanted, held)
         except Exhausted:
             if pool is pools[-1]:
                 raise

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from berth.engine import attach, networks, pools, ports, reconcile
+from berth.engine import attach, networks, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
+from berth.engine.vetted import Vetted
 from berth.model import (
     Address,
     AttachRequest,
+    Claim,
+    Conflict,
     Endpoint,
     Interface,
     Network,
@@ -20,7 +23,7 @@ from berth.model import (
     PortRequest,
 )
 from berth.plan import Plan
-from berth.seams import Outcome
+from berth.seams import Outcome, Watch
 
 
 class Engine:
@@ -117,6 +120,27 @@ class Engine:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""
         return reconcile.reconcile(self._parts)
 
+    def candidates(self) -> Sequence[vet.Candidates]:
+        """The addresses of LANs that are worth asking for ahead of their use."""
+        return vet.candidates(self._parts)
+
+    def vet(self, ahead: vet.Candidates) -> None:
+        """Ask for them: takes 0.2 s or more, and may be done while another thread carries out a verb."""
+        vet.ask(self._parts, ahead.net, ahead.addresses, ())
+
+    def contested(self, dev: str, claims: Sequence[Claim]) -> Sequence[tuple[Endpoint, Conflict]]:
+        """Record which endpoints' addresses others claim on a LAN."""
+        return vet.contested(self._parts, dev, claims)
+
+    def watch(self, dev: str) -> Watch:
+        """Hear who claims addresses on a LAN. Raises `OSError` where there is no such link."""
+        return self._parts.lan.watch(dev)
+
+    @property
+    def vetted(self) -> Vetted:
+        """What is known of the LANs' addresses."""
+        return self._parts.vetted
+
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""
         return self._parts.lock.free()
@@ -139,4 +163,5 @@ class Engine:
         """Leave nothing waiting."""
         self.sweep()
         self._parts.store.close()
+        self._parts.lan.close()
         self._parts.lock.close()

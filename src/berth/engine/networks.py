@@ -43,6 +43,7 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
                 ipam.reserve(pool, tx.ledger(net.id, pool))
             tx.open(intent)
         parts.carry_out(intent, plan)
+        parts.vetted.lans = parts.vetted.lans or net.vets
         return Outcome(net, plan)
 
 

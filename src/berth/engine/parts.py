@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from berth import ipam
 from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
+from berth.engine.vetted import Vetted
 from berth.model import Endpoint, Network, Placement, Pool
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Lan, Store, Tx
 from berth.state import State
 
 
@@ -20,12 +21,14 @@ class Parts:
     """The doers and deciders, as their seams."""
 
     kernel: Kernel
+    lan: Lan
     store: Store
     lock: StateLock
     drivers: Mapping[str, Driver]
     choose: Choose
     identity: Callable[[], str]  # a new id: 64 hexadecimal digits
     now: Callable[[], str]  # RFC 3339
+    vetted: Vetted = field(default_factory=Vetted)
     retired: bool = field(default=False)  # cables wait for the sweep
 
     def want_network(self, net: Network) -> State:

@@ -13,6 +13,7 @@ from datetime import datetime
 from ipaddress import ip_interface, ip_network
 
 from berth import ipam
+from berth.engine import vet
 from berth.engine.parts import Parts
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import Address, Grant, Interface, Network, Pool, PoolRequest
@@ -115,18 +116,42 @@ def request_address(parts: Parts, owner: str, wanted: Address | None, holder: st
 
     Docker up to 28 does not say who asks. There, who comes right after another has left is taken for the same one
     come back: what `docker compose up --force-recreate` does.
+
+    No address that a machine of the LAN holds: `Taken` for a wanted one.
     """
-    with parts.changing(), parts.store.write() as tx:
-        pool = _held(parts, tx, owner).pool
-        now = _seconds(parts)
-        if wanted is not None and _asked_before(tx, owner, wanted, holder, now):
-            address = wanted
-        elif wanted is not None and wanted in (*pool.reserved, pool.gateway) and not _users(tx, owner):
-            return _interface(pool, wanted)  # as --aux-address: never given anyway
-        else:
-            address = _take(tx, pool, wanted, holder, now)
-        tx.save_grant(Grant(owner, address, holder, now))
+    with parts.changing():
+        held = _vet(parts, owner, wanted, holder)
+        with parts.store.write() as tx:
+            pool = _held(parts, tx, owner).pool
+            now = _seconds(parts)
+            if wanted is not None and _asked_before(tx, owner, wanted, holder, now):
+                address = wanted
+            elif wanted is not None and wanted in (*pool.reserved, pool.gateway) and not _users(tx, owner):
+                return _interface(pool, wanted)  # as --aux-address: never given anyway
+            else:
+                address = _take(tx, pool, wanted, holder, now, held)
+            tx.save_grant(Grant(owner, address, holder, now))
     return _interface(pool, address)
+
+
+def _vet(parts: Parts, owner: str, wanted: Address | None, holder: str) -> frozenset[Address]:
+    """Ask the LAN for what `_take` is about to give; the addresses that others hold."""
+    with parts.store.read() as tx:
+        net = next((net for net in _users(tx, owner) if net.vets), None)
+        pool = next((pool for pool in net.pools if pool.owner == owner), None) if net is not None else None
+        if net is None or pool is None:
+            return frozenset()  # another driver's network, or none yet: which bridge it will be on is not known
+        before = _before(tx, pool, holder, _seconds(parts)) if wanted is None else None
+        first = wanted if before is None else before.address
+        given = first is None or tx.ledger("", pool).covering(int(first)) is not None
+    if wanted is not None:
+        vet.refuse_held(parts, net, [] if given else [wanted], {vet.mine_at(net, wanted)})
+        return frozenset()
+    if first is not None and not given:
+        mine = {vet.mine_at(net, first)}
+        if parts.vetted.free(net.bridge, first) or first not in vet.ask(parts, net, [first], mine):
+            return frozenset()
+    return vet.choose_free(parts, net, [pool], ())
 
 
 def release_address(parts: Parts, owner: str, address: Address) -> None:
@@ -173,21 +198,24 @@ def _asked_before(tx: Tx, owner: str, wanted: Address, holder: str, now: float) 
     )
 
 
-def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float) -> Address:
+def _take(
+    tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, held: frozenset[Address]
+) -> Address:
     ledger = tx.ledger("", pool)
     if wanted is None:
         before = _before(tx, pool, holder, now)
-        if before is not None and before.released is not None and ledger.covering(int(before.address)) is None:
+        at_hand = before is not None and before.released is not None and before.address not in held
+        if before is not None and at_hand and ledger.covering(int(before.address)) is None:
             return ipam.take(pool, ledger, before.address)
     try:
-        return ipam.take(pool, ledger, wanted)
+        return ipam.take(pool, ledger, wanted, held)
     except (Exhausted, Taken):
         unused = _unused(tx, pool, now)
         if not unused:
             raise
         for grant in unused:
             _release(tx, pool, grant, now)
-        return ipam.take(pool, ledger, wanted)
+        return ipam.take(pool, ledger, wanted, held)
 
 
 def _before(tx: Tx, pool: Pool, holder: str, now: float) -> Grant | None:

@@ -8,8 +8,19 @@ IPv4Address('192.168.2.2')
 """
 
 from berth.ipam.checks import check, overlap
-from berth.ipam.choose import give_back, reserve, take
+from berth.ipam.choose import free, give_back, reserve, take
 from berth.ipam.defaults import default_subnet, ula_subnet
 from berth.ipam.held import on_lan, pool_for
 
-__all__ = ["check", "default_subnet", "give_back", "on_lan", "overlap", "pool_for", "reserve", "take", "ula_subnet"]
+__all__ = [
+    "check",
+    "default_subnet",
+    "free",
+    "give_back",
+    "on_lan",
+    "overlap",
+    "pool_for",
+    "reserve",
+    "take",
+    "ula_subnet",
+]

@@ -7,6 +7,7 @@ look-up, however large the pool is and however full.
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from ipaddress import IPv4Address, IPv6Address
 
 from berth.errors import Exhausted, Invalid, Taken
@@ -26,8 +27,8 @@ def reserve(pool: Pool, ledger: Ledger) -> None:
             _mark(ledger, int(address))
 
 
-def take(pool: Pool, ledger: Ledger, wanted: Address | None) -> Address:
-    """Give an address: the wanted one, or the next free one of the pool's range.
+def take(pool: Pool, ledger: Ledger, wanted: Address | None, held: Collection[Address] = ()) -> Address:
+    """Give an address: the wanted one, or the next free one of the pool's range that is not `held` by somebody else.
 
     The next free one is the first after the one given last, from the start again behind the end, as Docker does:
     an address that was given back rests as long as it can, because neighbours still remember its old MAC. A wanted
@@ -37,10 +38,12 @@ def take(pool: Pool, ledger: Ledger, wanted: Address | None) -> Address:
     `Exhausted` when the range has no free address.
     """
     if wanted is None:
-        number = _next_free(pool, ledger)
-        ledger.last = number
-        _mark(ledger, number)
-        return IPv4Address(number) if pool.subnet.version == 4 else IPv6Address(number)
+        address = next((address for address in free(pool, ledger) if address not in held), None)
+        if address is None:
+            raise _exhausted(pool, held)
+        ledger.last = int(address)
+        _mark(ledger, int(address))
+        return address
     if wanted not in pool.subnet:
         raise Invalid(f"{wanted} is not in subnet {pool.subnet}: give an address of the subnet")
     what = _never_given(pool).get(wanted)
@@ -86,19 +89,28 @@ def _never_given(pool: Pool) -> dict[Address, str]:
     return reserved
 
 
-def _next_free(pool: Pool, ledger: Ledger) -> int:
+def free(pool: Pool, ledger: Ledger) -> Iterator[Address]:
+    """The free addresses of the pool's range, in the order in which `take` gives them."""
     span = pool.span
     low, high = int(span.network_address), int(span.broadcast_address)
     last = ledger.last
     start = low if last is None or not low <= last < high else last + 1
-    for origin in (start, low):
-        run = ledger.covering(origin)
-        number = origin if run is None else run[1] + 1
-        if number <= high:
-            return number
-    raise Exhausted(
-        f"pool {pool.subnet} is full: all {span.num_addresses} addresses of its range {span} are given or reserved:"
-        " detach an endpoint, or make a network with a larger range"
+    make = IPv4Address if pool.subnet.version == 4 else IPv6Address
+    for first, end in ((start, high), (low, start - 1)):
+        number = first
+        while number <= end:
+            run = ledger.covering(number)
+            if run is None:
+                yield make(number)
+            number = number + 1 if run is None else run[1] + 1
+
+
+def _exhausted(pool: Pool, held: Collection[Address]) -> Exhausted:
+    others = sum(address in pool.span for address in held)
+    but = f", or held by {others} other machines of the LAN" if others else ""
+    return Exhausted(
+        f"pool {pool.subnet} is full: all {pool.span.num_addresses} addresses of its range {pool.span} are given or"
+        f" reserved{but}: detach an endpoint, or make a network with a larger range"
     )
 
 

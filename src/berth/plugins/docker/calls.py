@@ -32,6 +32,7 @@ class Call(Generic[M]):
 
     request: type[M]
     answer: Callable[[M], Json]
+    gives: bool = False  # an address, of which a LAN may have to be asked first: no short work
 
     @property
     def instant(self) -> bool:
@@ -88,7 +89,7 @@ def _network_calls(engine: Engine, chores: Chores) -> dict[str, Call[Any]]:
         "GwAllocCheck": Call(m.GwAllocCheck, _gateway_check),
         "CreateNetwork": Call(m.CreateNetwork, lambda asked: _create_network(engine, chores, asked)),
         "DeleteNetwork": Call(m.OfNetwork, lambda asked: _delete_network(engine, chores, asked)),
-        "CreateEndpoint": Call(m.CreateEndpoint, lambda asked: _create_endpoint(engine, asked)),
+        "CreateEndpoint": Call(m.CreateEndpoint, lambda asked: _create_endpoint(engine, asked), gives=True),
         "DeleteEndpoint": Call(m.OfEndpoint, lambda asked: _delete_endpoint(engine, chores, asked)),
         "EndpointOperInfo": Call(m.OfEndpoint, lambda asked: _about(engine, asked)),
         "Join": Call(m.Join, lambda asked: _join(engine, chores, asked)),
@@ -220,7 +221,7 @@ def _ipam_calls(engine: Engine) -> dict[str, Call[Any]]:
         "GetDefaultAddressSpaces": Call(m.Nothing, lambda _: spaces),
         "RequestPool": Call(m.RequestPool, lambda asked: _request_pool(engine, asked)),
         "ReleasePool": Call(m.ReleasePool, lambda asked: _release_pool(engine, asked)),
-        "RequestAddress": Call(m.RequestAddress, lambda asked: _request_address(engine, asked)),
+        "RequestAddress": Call(m.RequestAddress, lambda asked: _request_address(engine, asked), gives=True),
         "ReleaseAddress": Call(m.RequestAddress, lambda asked: _release_address(engine, asked)),
     }
     return {f"IpamDriver.{name}": call for name, call in table.items()}

@@ -1,0 +1,1 @@
+"""What is said on a LAN: asking who holds an address, hearing who claims one, telling who has one."""

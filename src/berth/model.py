@@ -136,6 +136,8 @@ class Network:
     services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     ipam: Ipam = Ipam.NETWORK
+    addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
+    keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
     labels: Pairs = ()
     options: Pairs = ()
 
@@ -261,6 +263,16 @@ class Sandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a lease says of the way out, in place of what the network's own pools say."""
+
+    versions: tuple[int, ...] = ()  # the IP versions whose address is leased
+    routers: tuple[Address, ...] = ()  # next hops of the default routes, one of a version at most
+    routes: tuple[StaticRoute, ...] = ()  # via 0.0.0.0: on the link
+    mtu: int = 0  # bytes; 0: the network's
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One sandbox's interface on one network, as decided."""
 
@@ -276,10 +288,22 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
+    learnt: Learnt = Learnt()
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
         return dict(self.options).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A lease that somebody has, as it is remembered."""
+
+    lease: Lease
+    endpoint: str = ""  # whose it is; "": of a container of Docker's that has no endpoint yet, or none any more
+    pool: str = ""  # Pool.owner, where Docker's IPAM driver was asked for it; Docker gives it back by itself then
+    keep: bool = False  # the server is not told when it is given up
+    trouble: str = ""  # what is wrong with it; "": nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +320,7 @@ class AttachRequest:
     placement: Placement = Placement.FULL
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
     options: Pairs = ()
+    leases: tuple[LeaseRecord, ...] = ()  # of the addresses that a server of the LAN's has given it
 
 
 @dataclass(frozen=True, slots=True)

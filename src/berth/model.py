@@ -401,3 +401,38 @@ class Uplink:
     routes: tuple[UplinkRoute, ...] = ()
     dns: tuple[Address, ...] = ()
     search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """Who asks the LAN's DHCP server for an address."""
+
+    key: str  # the endpoint's id, or its grant's: unique on this host
+    dev: str  # the LAN bridge of the host to ask through
+    mac: str  # the endpoint's
+    client_id: bytes  # RFC 4361, see `berth.lan.dhcp.client_id`: the same identity gets the same lease
+    hostname: str = ""
+    vendor_class: str = ""
+    wanted: Address | None = None  # a wish: what the server gave may be another address
+    version: int = 4  # of IP
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a DHCP server gave, and until when."""
+
+    request: LeaseRequest
+    address: Interface
+    server: bytes  # who gave it: the server's IPv4 address, or its DUID
+    router: Address | None = None  # None also where classless routes take its place (RFC 3442)
+    dns: tuple[Address, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    mtu: int | None = None  # bytes
+    routes: tuple[StaticRoute, ...] = ()  # classless; a via of 0.0.0.0 is on the link
+    ntp: tuple[Address, ...] = ()
+    acquired: float = 0  # seconds since 1970, by CLOCK_REALTIME, when the server confirmed it
+    lifetime: int = 0  # seconds; 0xFFFFFFFF: for ever
+    t1: int = 0  # seconds until the server is asked to prolong it
+    t2: int = 0  # seconds until any server is
+    server_mac: str = ""  # where the confirmation came from: the server's, or its relay's

@@ -16,10 +16,10 @@ import msgspec
 from berth.model import (
     Endpoint,
     Ipam,
+    Learnt,
     Lease,
     LeaseRecord,
     LeaseRequest,
-    Learnt,
     Network,
     Placement,
     Pool,

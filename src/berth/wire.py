@@ -18,9 +18,9 @@ from berth.seams import Api, Kernel, LeaseClients, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from berth.engine.uplink import Uplinks
     from collections.abc import Callable
 
+    from berth.engine.uplink import Uplinks
     from berth.model import Lease, Proxied
     from berth.store.uplinks import UplinkRecords
 

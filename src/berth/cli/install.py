@@ -162,4 +162,6 @@ def _remove(path: Path, _: str) -> bool:
 
 
 def _ours(text: str) -> bool:
-    return text.startswith(_MARK) or (text.startswith("unix://") and text.rstrip().endswith(("/berth.sock", "/berth-dhcp.sock")))
+    return text.startswith(_MARK) or (
+        text.startswith("unix://") and text.rstrip().endswith(("/berth.sock", "/berth-dhcp.sock"))
+    )

@@ -30,7 +30,9 @@ log = logging.getLogger("berth")
 
 def app(engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, leased: str) -> ASGIApp:
     """All that the daemon answers. `leased`: the path of the socket for Docker's calls about leases."""
-    own = Starlette(routes=_Own(engine, worker, tidy, leases).routes(), exception_handlers={HTTPException: _no_such_path})
+    own = Starlette(
+        routes=_Own(engine, worker, tidy, leases).routes(), exception_handlers={HTTPException: _no_such_path}
+    )
     own.router.redirect_slashes = False
     docker = {
         f"/{name}": handler(name, _docker(call, worker), _refuse_docker) for name, call in calls(engine, tidy).items()

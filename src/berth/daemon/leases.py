@@ -70,7 +70,7 @@ class Leases:
     # --- endpoints ---
 
     async def attach(self, asked: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
-        """Plug a sandbox into a network, with leases where they are wanted. Raises as `Engine.attach`, and `Refused`."""
+        """Plug a sandbox into a network, with leases where they are wanted. Raises as `Engine.attach` does."""
         request, wanted = await self._worker.run(lambda: self._engine.wanted(asked))
         if not wanted:
             return await self._worker.run(lambda: self._engine.attach(asked, dry_run=dry_run))

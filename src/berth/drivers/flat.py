@@ -211,7 +211,7 @@ def _gateway(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Ad
     if routers:
         return routers[0]
     if asked.internal or version == 6 or asked.setting("addresses") == "dhcp":
-        return None  # a lease says the router; an IPv6 LAN without a router is common; IPv4 endpoints without one are a mistake
+        return None  # a lease names it; an IPv6 LAN without a router is common, IPv4 endpoints without one a mistake
     raise Invalid(
         f"this host has no default route through {bridge.name}: name the LAN's router with --gateway,"
         " or use --internal for a network without one"

@@ -15,7 +15,8 @@ from berth.cli.main import main
 
 UNITS = [f"etc/systemd/system/{name}" for name in ("berth-proxy.service", "berth.service", "berth.socket")]
 SPEC = "etc/docker/plugins/berth.spec"
-FILES = {"systemd": UNITS, "docker": sorted([*UNITS, SPEC])}
+LEASED = "etc/docker/plugins/berth-dhcp.spec"
+FILES = {"systemd": UNITS, "docker": sorted([*UNITS, SPEC, LEASED])}
 Install = Callable[..., tuple[int, str, str]]
 
 

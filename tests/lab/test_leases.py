@@ -56,8 +56,8 @@ def keeper(ground: Ground) -> Iterator[Keeper]:
     daemon.start()
     yield daemon
     for net in ground.told("network ls"):
-        for ep in ground.told(f"endpoint ls --network {net['name']}"):
-            ground.tried(f"detach {net['name']} {ep['name']}")
+        for ep in ground.told(f"endpoint ls --network {net['Name']}"):
+            ground.tried(f"detach {net['Name']} {ep['name']}")
     daemon.kill9()
 
 

@@ -49,7 +49,8 @@ class Leases:
         self._worker = worker
         self._clients: LeaseClients = make(self._changed, self._lost)
         self._wished: set[str] = set()  # keys that are asked for and not on record yet
-        self._kept: set[str] = set()  # keys of leases that the server is to keep
+        self._held: set[str] = set()  # keys of what the clients keep or, after a loss, ask for again
+        self._kept: set[str] = set()  # those of them that the server is to keep afterwards
         self._left: deque[tuple[float, str, str, Address]] = deque(maxlen=1000)  # when, pool, who and address
         self._identities: dict[str, str] = {}  # of containers without a name, by key
         self._saves: dict[str, asyncio.Task[None]] = {}
@@ -58,7 +59,11 @@ class Leases:
         """Go on with what is on record, then see now and again which leases have become nobody's."""
         for record in await self._attempt(self._worker.run(self._engine.leases)) or ():
             self._remember(record)
-            self._clients.resume(record.lease)
+            self._held.add(record.lease.request.key)
+            try:
+                self._clients.resume(record.lease)
+            except BerthError as error:
+                log.warning("lease of %s: %s", record.lease.address.ip, error)
         while True:
             await self._attempt(self.settle())
             await asyncio.sleep(_ROUND)
@@ -92,7 +97,9 @@ class Leases:
 
     async def _acquire(self, wanted: Sequence[LeaseRequest]) -> list[Lease]:
         """All of these, or none."""
-        self._wished |= {request.key for request in wanted}
+        keys = {request.key for request in wanted}
+        self._wished |= keys
+        self._held |= keys
         asking = [self._clients.acquire(request, _PATIENCE) for request in wanted]
         answers = await asyncio.gather(*asking, return_exceptions=True)
         leases = [answer for answer in answers if isinstance(answer, Lease)]
@@ -120,11 +127,12 @@ class Leases:
 
     async def settle(self) -> None:
         """Give up the leases that are on record no more, and tell servers names that became known."""
-        before = {*self._clients.leases()} - self._wished
+        before = self._held - self._wished
         records, endpoints = await self._worker.run(lambda: (self._engine.leases(), self._engine.endpoints()))
         known = {record.lease.request.key: record for record in records}
         for key in before - known.keys() - self._wished:
             await self._clients.release(key, tell=key not in self._kept)
+            self._held.discard(key)
             self._kept.discard(key)
         names = {ep.id: ep.name for ep in endpoints if ep.placement is Placement.HANDOVER and ep.name != ep.id[:12]}
         current = self._clients.leases()

@@ -137,6 +137,8 @@ class Network:
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     conflict: str = "fast"  # flat: how thoroughly the LAN is asked for an address before it is given: fast | full | off
     ipam: Ipam = Ipam.NETWORK
+    addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
+    keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
     labels: Pairs = ()
     options: Pairs = ()
 
@@ -286,6 +288,16 @@ class Conflict:
 
 
 @dataclass(frozen=True, slots=True)
+class Learnt:
+    """What a lease says of the way out, in place of what the network's own pools say."""
+
+    versions: tuple[int, ...] = ()  # the IP versions whose address is leased
+    routers: tuple[Address, ...] = ()  # next hops of the default routes, one of a version at most
+    routes: tuple[StaticRoute, ...] = ()  # via 0.0.0.0: on the link
+    mtu: int = 0  # bytes; 0: the network's
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """One sandbox's interface on one network, as decided."""
 
@@ -302,10 +314,22 @@ class Endpoint:
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
     conflicts: tuple[Conflict, ...] = ()  # flat: one an address
+    learnt: Learnt = Learnt()
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
         return dict(self.options).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A lease that somebody has, as it is remembered."""
+
+    lease: Lease
+    endpoint: str = ""  # whose it is; "": of a container of Docker's that has no endpoint yet, or none any more
+    pool: str = ""  # Pool.owner, where Docker's IPAM driver was asked for it; Docker gives it back by itself then
+    keep: bool = False  # the server is not told when it is given up
+    trouble: str = ""  # what is wrong with it; "": nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +346,7 @@ class AttachRequest:
     placement: Placement = Placement.FULL
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
     options: Pairs = ()
+    leases: tuple[LeaseRecord, ...] = ()  # of the addresses that a server of the LAN's has given it
 
 
 @dataclass(frozen=True, slots=True)
@@ -402,3 +427,38 @@ class Uplink:
     routes: tuple[UplinkRoute, ...] = ()
     dns: tuple[Address, ...] = ()
     search: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRequest:
+    """Who asks the LAN's DHCP server for an address."""
+
+    key: str  # the endpoint's id, or its grant's: unique on this host
+    dev: str  # the LAN bridge of the host to ask through
+    mac: str  # the endpoint's
+    client_id: bytes  # RFC 4361, see `berth.lan.dhcp.client_id`: the same identity gets the same lease
+    hostname: str = ""
+    vendor_class: str = ""
+    wanted: Address | None = None  # a wish: what the server gave may be another address
+    version: int = 4  # of IP
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a DHCP server gave, and until when."""
+
+    request: LeaseRequest
+    address: Interface
+    server: bytes  # who gave it: the server's IPv4 address, or its DUID
+    router: Address | None = None  # None also where classless routes take its place (RFC 3442)
+    dns: tuple[Address, ...] = ()
+    domain: str = ""
+    search: tuple[str, ...] = ()
+    mtu: int | None = None  # bytes
+    routes: tuple[StaticRoute, ...] = ()  # classless; a via of 0.0.0.0 is on the link
+    ntp: tuple[Address, ...] = ()
+    acquired: float = 0  # seconds since 1970, by CLOCK_REALTIME, when the server confirmed it
+    lifetime: int = 0  # seconds; 0xFFFFFFFF: for ever
+    t1: int = 0  # seconds until the server is asked to prolong it
+    t2: int = 0  # seconds until any server is
+    server_mac: str = ""  # where the confirmation came from: the server's, or its relay's

@@ -5,13 +5,29 @@ msgspec does the JSON; what it cannot know (addresses, in their many types) is t
 
 from __future__ import annotations
 
+from base64 import b64decode
+from collections.abc import Iterable
 from functools import lru_cache
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any
 
 import msgspec
 
-from berth.model import Conflict, Endpoint, Ipam, Network, Placement, Pool, PortMapping, Sandbox, StaticRoute
+from berth.model import (
+    Conflict,
+    Endpoint,
+    Ipam,
+    Learnt,
+    Lease,
+    LeaseRecord,
+    LeaseRequest,
+    Network,
+    Placement,
+    Pool,
+    PortMapping,
+    Sandbox,
+    StaticRoute,
+)
 
 Json = dict[str, Any]
 
@@ -35,9 +51,7 @@ def load_network(data: bytes) -> Network:
         raw[field] = tuple(raw[field])
     for field in ("allow_from", "services"):
         raw[field] = tuple(raw.get(field, ()))
-    raw["routes"] = tuple(
-        StaticRoute(ip_network(route["subnet"]), ip_address(route["via"])) for route in raw.get("routes", ())
-    )
+    raw["routes"] = _routes(raw.get("routes", ()))
     raw["rates"] = tuple((key, value) for key, value in raw.get("rates", ()))
     raw["ipam"] = Ipam(raw.get("ipam", Ipam.NETWORK))
     return Network(**raw)
@@ -77,7 +91,40 @@ def load_endpoint(data: bytes) -> Endpoint:
         Conflict(ip_address(each["address"]), each["mac"], each["vendor"], each["seen"])
         for each in raw.get("conflicts", ())
     )
+    raw["learnt"] = _learnt(raw["learnt"]) if "learnt" in raw else Learnt()
     return Endpoint(**raw)
+
+
+def _learnt(raw: Json) -> Learnt:
+    routers = tuple(ip_address(router) for router in raw["routers"])
+    return Learnt(tuple(raw["versions"]), routers, _routes(raw["routes"]), raw["mtu"])
+
+
+def _routes(raw: Iterable[Json]) -> tuple[StaticRoute, ...]:
+    return tuple(StaticRoute(ip_network(route["subnet"]), ip_address(route["via"])) for route in raw)
+
+
+def dump_lease(record: LeaseRecord) -> bytes:
+    """A lease as JSON."""
+    return _encode(record)
+
+
+def load_lease(data: bytes) -> LeaseRecord:
+    """The reverse of `dump_lease`."""
+    raw: Json = _decode(data)
+    lease: Json = raw["lease"]
+    asked: Json = lease["request"]
+    asked["client_id"] = b64decode(asked["client_id"])
+    asked["wanted"] = None if asked["wanted"] is None else ip_address(asked["wanted"])
+    lease["request"] = LeaseRequest(**asked)
+    lease["address"] = ip_interface(lease["address"])
+    lease["router"] = None if lease["router"] is None else ip_address(lease["router"])
+    for field in ("dns", "ntp"):
+        lease[field] = tuple(ip_address(address) for address in lease[field])
+    lease["search"] = tuple(lease["search"])
+    lease["routes"] = _routes(lease["routes"])
+    raw["lease"] = Lease(**lease)
+    return LeaseRecord(**raw)
 
 
 def _port(raw: Json) -> PortMapping:

@@ -227,6 +227,10 @@ def _conflict(text: str) -> str:
     return _one_of(text, ("fast", "full", "off"), "conflict")
 
 
+def _addresses(text: str) -> str:
+    return _one_of(text, ("pool", "dhcp"), "addresses")
+
+
 def _mode(text: str) -> str:
     if text == "overlay":
         return driver_name(text)  # which says what there is instead
@@ -275,6 +279,8 @@ OPTIONS: dict[str, Option] = {
     "allow": Option(
         None, PLUGGED, _allow, "who may begin a conversation with a container: none, or PROTO[/PORTS][@SUBNET],…"
     ),
+    "addresses": Option(None, PLUGGED, _addresses, "where a LAN's endpoints have their addresses from: pool|dhcp"),
+    "keep_lease": Option(None, PLUGGED, _boolean, "leave a lease at the server when its endpoint goes: true|false"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
     "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
     "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
@@ -287,6 +293,7 @@ _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, opt
 
 #: What may be said of one endpoint with `--driver-opt`, Docker's and Berth's own.
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
+    "addresses": _addresses,  # in place of the network's
     "allow_services": _services,
     "antispoof": _boolean,
     "allow": _allow,  # in place of the network's; Berth's own to carry out

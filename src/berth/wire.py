@@ -15,12 +15,14 @@ from berth.engine.parts import Parts
 from berth.errors import Invalid
 from berth.kernel.linux import LinuxKernel
 from berth.lan.linux import LinuxLan
-from berth.seams import Api, Kernel, Notices
+from berth.seams import Api, Kernel, LeaseClients, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from berth.engine.uplink import Uplinks
-    from berth.model import Proxied
+    from berth.model import Lease, Proxied
     from berth.store.uplinks import UplinkRecords
 
 
@@ -32,6 +34,11 @@ def state_directory() -> Path:
 def socket_path() -> Path:
     """Where the daemon listens: berth.sock in $BERTH_RUN, else in /run/berth."""
     return Path(os.environ.get("BERTH_RUN") or "/run/berth").absolute() / "berth.sock"
+
+
+def leases_path() -> Path:
+    """Where the daemon takes Docker's calls about leases; beside its own socket."""
+    return socket_path().with_name("berth-dhcp.sock")
 
 
 def api(store: str | None = None) -> Api:
@@ -71,8 +78,22 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
         choose=choose,
         identity=lambda: secrets.token_hex(32),
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        client_id=_client_id,
     )
     return Engine(parts)
+
+
+def _client_id(identity: str) -> bytes:
+    from berth.lan.dhcp import client_id
+
+    return client_id(identity)
+
+
+def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str], None]) -> LeaseClients:
+    """Who keeps all leases of this host, in the running event loop."""
+    from berth.lan.dhcp import Clients
+
+    return Clients(changed, lost, None)
 
 
 def notices(*, steady: bool = True) -> Notices:

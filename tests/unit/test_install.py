@@ -15,7 +15,8 @@ from berth.cli.main import main
 
 UNITS = [f"etc/systemd/system/{name}" for name in ("berth-proxy.service", "berth.service", "berth.socket")]
 SPEC = "etc/docker/plugins/berth.spec"
-FILES = {"systemd": UNITS, "docker": sorted([*UNITS, SPEC])}
+LEASED = "etc/docker/plugins/berth-dhcp.spec"
+FILES = {"systemd": UNITS, "docker": sorted([*UNITS, SPEC, LEASED])}
 Install = Callable[..., tuple[int, str, str]]
 
 
@@ -44,7 +45,7 @@ def files(root: Path) -> list[str]:
 
 
 def unit(path: Path) -> ConfigParser:
-    parser = ConfigParser(strict=True, interpolation=None)
+    parser = ConfigParser(strict=False, interpolation=None)  # of a key that is there twice, the last one counts
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(path.read_text())
     return parser
@@ -62,7 +63,8 @@ def test_what_it_writes(root: Path, install: Install, what: str) -> None:
 def test_the_units(root: Path, install: Install) -> None:
     install("systemd")
     proxy, service, socket = (unit(root / path) for path in UNITS)
-    assert socket["Socket"]["ListenStream"] == "/run/berth/berth.sock"
+    listens = [line for line in (root / UNITS[2]).read_text().splitlines() if line.startswith("ListenStream=")]
+    assert listens == ["ListenStream=/run/berth/berth.sock", "ListenStream=/run/berth/berth-dhcp.sock"]
     assert socket["Socket"]["SocketMode"] == "0600" and socket["Install"]["WantedBy"] == "sockets.target"
     program, command = service["Service"]["ExecStart"].split()
     assert program.startswith("/") and program.endswith("/berth") and os.access(program, os.X_OK)
@@ -77,12 +79,13 @@ def test_the_units(root: Path, install: Install) -> None:
 def test_the_plugin_file(root: Path, install: Install) -> None:
     install("docker")
     assert (root / SPEC).read_text() == "unix:///run/berth/berth.sock\n"
+    assert (root / LEASED).read_text() == "unix:///run/berth/berth-dhcp.sock\n"
 
 
 def test_another_place_for_the_socket(root: Path, install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BERTH_RUN", "/run/other")
     install("docker")
-    assert unit(root / UNITS[2])["Socket"]["ListenStream"] == "/run/other/berth.sock"
+    assert unit(root / UNITS[2])["Socket"]["ListenStream"] == "/run/other/berth-dhcp.sock"
     assert (root / SPEC).read_text() == "unix:///run/other/berth.sock\n"
     assert install("docker", "--remove")[0] == 0 and files(root) == []
 

@@ -17,4 +17,4 @@ def daemon(ctx: click.Context) -> None:
     from berth import wire
     from berth.daemon.server import serve
 
-    serve(wire.engine(ctx.find_root().obj), wire.socket_path(), wire.notices)
+    serve(wire.engine(ctx.find_root().obj), wire.socket_path(), wire.notices, wire.lease_clients)

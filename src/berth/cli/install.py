@@ -10,7 +10,7 @@ import click
 
 from berth.cli.output import json_option, print_json
 from berth.errors import Denied, Refused, Taken
-from berth.wire import socket_path
+from berth.wire import leases_path, socket_path
 
 _MARK = "# Written by `berth install`; `berth install … --remove` removes it.\n"
 
@@ -20,6 +20,7 @@ Before=docker.service
 
 [Socket]
 ListenStream={socket}
+ListenStream={leased}
 SocketMode=0600
 DirectoryMode=0755
 
@@ -74,6 +75,7 @@ WantedBy=multi-user.target
 
 UNITS = Path("etc/systemd/system")
 SPEC = Path("etc/docker/plugins/berth.spec")
+LEASED = Path("etc/docker/plugins/berth-dhcp.spec")
 
 
 @click.command()
@@ -87,7 +89,8 @@ def install(what: str, root: Path, remove: bool, as_json: bool) -> None:
     \b
     systemd   a socket unit and a service: the daemon starts when somebody asks, and systemd keeps what is asked
               while it is down, so that Docker never waits for it; and a service for the proxy
-    docker    the same, and a plugin file: `docker network create -d berth …` then works
+    docker    the same, and two plugin files: `docker network create -d berth …` then works, also with
+              --ipam-driver berth-dhcp
     """
     files = _files(what)
     done = [root / path for path, text in files.items() if (_remove if remove else _write)(root / path, text)]
@@ -105,12 +108,13 @@ def install(what: str, root: Path, remove: bool, as_json: bool) -> None:
 def _files(what: str) -> dict[Path, str]:
     socket = socket_path()
     files = {
-        UNITS / "berth.socket": _SOCKET.format(mark=_MARK, socket=socket),
+        UNITS / "berth.socket": _SOCKET.format(mark=_MARK, socket=socket, leased=leases_path()),
         UNITS / "berth.service": _SERVICE.format(mark=_MARK, program=_program()),
         UNITS / "berth-proxy.service": _PROXY.format(mark=_MARK, program=_program(), run=socket.parent),
     }
     if what == "docker":
         files[SPEC] = f"unix://{socket}\n"
+        files[LEASED] = f"unix://{leases_path()}\n"
     return files
 
 
@@ -158,4 +162,6 @@ def _remove(path: Path, _: str) -> bool:
 
 
 def _ours(text: str) -> bool:
-    return text.startswith(_MARK) or (text.startswith("unix://") and text.rstrip().endswith("/berth.sock"))
+    return text.startswith(_MARK) or (
+        text.startswith("unix://") and text.rstrip().endswith(("/berth.sock", "/berth-dhcp.sock"))
+    )

@@ -16,29 +16,35 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from berth import __version__, rest, schema
 from berth.daemon.http import handler
+from berth.daemon.leases import Leases
 from berth.daemon.openapi import document
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Invalid, codes
-from berth.plugins.docker import Call, Unreadable, calls, refusal
+from berth.plugins.docker import Call, SlowCall, Unreadable, calls, leased_calls, refusal
 
 T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger("berth")
 
 
-def app(engine: Engine, worker: Worker, tidy: Tidy) -> ASGIApp:
-    """All that the daemon answers."""
-    own = Starlette(routes=_Own(engine, worker, tidy).routes(), exception_handlers={HTTPException: _no_such_path})
+def app(engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, leased: str) -> ASGIApp:
+    """All that the daemon answers. `leased`: the path of the socket for Docker's calls about leases."""
+    own = Starlette(
+        routes=_Own(engine, worker, tidy, leases).routes(), exception_handlers={HTTPException: _no_such_path}
+    )
     own.router.redirect_slashes = False
     docker = {
         f"/{name}": handler(name, _docker(call, engine, worker), _refuse_docker)
         for name, call in calls(engine, tidy).items()
     }
 
+    slow = {f"/{name}": handler(name, _slow(call), _refuse_docker) for name, call in leased_calls(leases).items()}
+
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         """Docker's calls by their paths: to try the patterns of all routes one by one takes as long as an answer."""
-        answer = docker.get(scope["path"]) if scope["type"] == "http" else None
+        table = slow if scope.get("server") == (leased, None) else docker
+        answer = table.get(scope["path"]) if scope["type"] == "http" else None
         if answer is None:
             await own(scope, receive, send)
             return
@@ -56,6 +62,13 @@ def _docker(call: Call[Any], engine: Engine, worker: Worker) -> Callable[[Reques
         run = worker.run if call.gives and engine.vetted.lans else worker.run_short
         said = call(body) if call.instant else await run(lambda: call(body))
         return msgspec.json.encode(said)
+
+    return answer
+
+
+def _slow(call: SlowCall[Any]) -> Callable[[Request, bytes], Awaitable[bytes]]:
+    async def answer(_: Request, body: bytes) -> bytes:
+        return msgspec.json.encode(await call(body))
 
     return answer
 
@@ -83,8 +96,9 @@ def _json(content: bytes, status: int = 200) -> Response:
 class _Own:
     """Berth's own API."""
 
-    def __init__(self, engine: Engine, worker: Worker, tidy: Tidy) -> None:
+    def __init__(self, engine: Engine, worker: Worker, tidy: Tidy, leases: Leases) -> None:
         self._engine = engine
+        self._leases = leases
         self._worker = worker
         self._tidy = tidy
 
@@ -101,6 +115,7 @@ class _Own:
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
             ("POST", "/v1/ports", self._ports),
+            ("GET", "/v1/leases", self._list_leases),
             ("POST", "/v1/reconcile", self._reconcile),
         ]
         return [_by_method(path, table) for path in dict.fromkeys(path for _, path, _ in table)]
@@ -136,7 +151,7 @@ class _Own:
     async def _attach(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Attach)
         request = rest.attach_request(asked)
-        outcome = await self._worker.run(lambda: self._engine.attach(request, dry_run=asked.dry_run))
+        outcome = await self._leases.attach(request, dry_run=asked.dry_run)
         return rest.reply(outcome, schema.dump(outcome.value))
 
     async def _detach(self, request: Request, _: bytes) -> bytes:
@@ -144,7 +159,11 @@ class _Own:
         dry_run = _dry_run(request)
         outcome = await self._worker.run(lambda: self._engine.detach(network, sandbox, dry_run=dry_run))
         self._tidy.sweep()
+        await self._leases.settle()
         return rest.reply(outcome, _array([schema.dump(ep) for ep in outcome.value]))
+
+    async def _list_leases(self, _: Request, __: bytes) -> bytes:
+        return _array([schema.dump_lease(record) for record in await self._worker.run(self._engine.leases)])
 
     async def _ports(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Ports)

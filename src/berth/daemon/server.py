@@ -20,11 +20,12 @@ from berth import wire
 from berth.daemon import proxy
 from berth.daemon.app import app
 from berth.daemon.conflicts import Conflicts
+from berth.daemon.leases import Leases
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import DEADLINE, Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Denied, Refused, Taken
-from berth.seams import Notices
+from berth.seams import MakeClients, Notices
 from berth.systemd import notify
 
 _IDLE = 3600  # seconds: Docker keeps its connection, and would send a call to one that is being closed without body
@@ -32,8 +33,8 @@ _FIRST_FD = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 log = logging.getLogger("berth")
 
 
-def serve(engine: Engine, path: Path, notices: Callable[[], Notices]) -> None:
-    """Answer until SIGTERM or SIGINT, and mend the firewall when `notices` tell that it has changed.
+def serve(engine: Engine, path: Path, notices: Callable[[], Notices], clients: MakeClients) -> None:
+    """Answer until SIGTERM or SIGINT, mend the firewall when `notices` tell that it has changed, and keep leases.
 
     Raises `Taken`, `Denied` or `Refused` when the socket cannot be had.
     """
@@ -41,15 +42,18 @@ def serve(engine: Engine, path: Path, notices: Callable[[], Notices]) -> None:
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     worker = Worker(engine.free)
     try:
-        asyncio.run(_serve(engine, worker, path, notices))
+        asyncio.run(_serve(engine, worker, path, notices, clients))
     finally:
         worker.close(engine.close)
 
 
-async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[], Notices]) -> None:
-    tidy = Tidy(engine, worker)
+async def _serve(
+    engine: Engine, worker: Worker, path: Path, notices: Callable[[], Notices], clients: MakeClients
+) -> None:
+    tidy, leases = Tidy(engine, worker), Leases(engine, worker, clients)
+    leased = wire.leases_path()
     config = uvicorn.Config(
-        app(engine, worker, tidy),
+        app(engine, worker, tidy, leases, str(leased)),
         http=_Protocol,
         loop="asyncio",
         ws="none",
@@ -64,22 +68,27 @@ async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     given = _given()
-    listener = given or _listen(path)
-    chores = (tidy.run(), Conflicts(engine, worker).run(), _watched(worker), proxy.keep(wire.proxy_lock()))
+    # An older unit of systemd's holds the daemon's own socket only.
+    own = [] if len(given) > 1 else [leased] if given else [path, leased]
+    listeners = [*given, *map(_listen, own)]
+    conflicts = Conflicts(engine, worker)
+    chores = (tidy.run(), leases.run(), conflicts.run(), _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]
-    log.info("listening on %s", listener.getsockname())
+    log.info("listening on %s", listeners[0].getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up
     try:
         with _heeding(notices, tidy):
-            await server.serve(sockets=[listener])
+            await server.serve(sockets=listeners)
     finally:
         notify("STOPPING=1")
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        if given is None:
-            path.unlink(missing_ok=True)
-        listener.close()
+        leases.close()
+        for made in own:
+            made.unlink(missing_ok=True)
+        for listener in listeners:
+            listener.close()
 
 
 @contextmanager
@@ -134,11 +143,11 @@ async def _watched(worker: Worker) -> None:
         await asyncio.sleep(microseconds / 3e6)
 
 
-def _given() -> socket.socket | None:
-    """The socket that systemd holds for us (sd_listen_fds(3)): nobody waits in vain while the daemon is down."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
-        return None
-    return socket.socket(fileno=_FIRST_FD)
+def _given() -> list[socket.socket]:
+    """The sockets that systemd holds for us (sd_listen_fds(3)): nobody waits in vain while the daemon is down."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") not in ("1", "2"):
+        return []
+    return [socket.socket(fileno=_FIRST_FD + number) for number in range(int(os.environ["LISTEN_FDS"]))]
 
 
 def _listen(path: Path) -> socket.socket:

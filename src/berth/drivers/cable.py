@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from msgspec.structs import replace
 
 from berth.drivers.limits import limits
-from berth.model import Endpoint, Network, Placement, StaticRoute
+from berth.model import Address, Endpoint, Network, Placement, StaticRoute
 from berth.ovs import OvsPort, TxChecksums
 from berth.spec import static_routes
 from berth.state import HOST, MARK, Addr, LinkUp, Obj, Route, State, Sysctl, Veth
@@ -21,7 +21,8 @@ def cable(net: Network, ep: Endpoint) -> State:
     full = ep.placement is Placement.FULL
     ns = ep.sandbox.path if full else HOST
     outer_mtu = net.bridge_mtu or net.mtu
-    inner_mtu = net.mtu if net.mtu != outer_mtu else 0
+    mtu = min(ep.learnt.mtu or net.mtu, net.mtu)
+    inner_mtu = mtu if mtu != outer_mtu else 0
     mark, ovs = MARK + ep.id, net.switch == "ovs"
     master = "" if ovs else net.bridge
     veth = Veth(ep.link, master, outer_mtu, mark, ns, ep.ifname, ep.mac, inner_mtu, isolated=not net.icc)
@@ -40,19 +41,26 @@ def cable(net: Network, ep: Endpoint) -> State:
     objects: set[Obj] = {*plug, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
     objects |= {Addr(ns, ep.ifname, str(address)) for address in ep.addresses}
     for version in ep.default_route:
-        gateway = next(p.gateway for p in net.pools if p.subnet.version == version and p.gateway is not None)
-        objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(gateway), _METRIC[version]))
+        objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(_gateway(net, ep, version)), _METRIC[version]))
     for route in _routes(net, ep):
-        objects.add(Route(ns, str(route.subnet), ep.ifname, str(route.via), _METRIC[route.subnet.version]))
+        via = "" if route.via.is_unspecified else str(route.via)
+        objects.add(Route(ns, str(route.subnet), ep.ifname, via, _METRIC[route.subnet.version]))
     return frozenset(objects)
 
 
+def _gateway(net: Network, ep: Endpoint, version: int) -> Address:
+    """The router that the lease names, else the network's."""
+    pools = [p.gateway for p in net.pools if p.subnet.version == version]
+    return next(g for g in (*ep.learnt.routers, *pools) if g is not None and g.version == version)
+
+
 def _routes(net: Network, ep: Endpoint) -> Iterable[StaticRoute]:
-    """The network's routes; one of the endpoint's own replaces the one to that subnet."""
+    """The network's routes; one that is leased, or of the endpoint's own, replaces the one to that subnet."""
     own = ep.option("routes")
-    if own is None:
+    if own is None and not ep.learnt.routes:
         return net.routes
-    return {route.subnet: route for route in (*net.routes, *static_routes(own))}.values()
+    all_ = (*net.routes, *ep.learnt.routes, *(static_routes(own) if own else ()))
+    return {route.subnet: route for route in all_}.values()
 
 
 def _deaf(link: str) -> set[Sysctl]:

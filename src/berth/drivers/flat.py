@@ -62,6 +62,8 @@ class FlatDriver:
             allow=asked.setting("allow") or "",
             conflict=asked.setting("conflict") or "fast",
             ipam=asked.ipam,
+            addresses=asked.setting("addresses") or "pool",
+            keep_lease=asked.setting("keep_lease") == "true",
             labels=asked.labels,
             options=asked.options,
         )
@@ -209,8 +211,8 @@ def _gateway(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Ad
         return pool.gateway
     if routers:
         return routers[0]
-    if asked.internal or version == 6:
-        return None  # an IPv6 LAN without a router is common; IPv4 endpoints without one are a mistake
+    if asked.internal or version == 6 or asked.setting("addresses") == "dhcp":
+        return None  # a lease names it; an IPv6 LAN without a router is common, IPv4 endpoints without one a mistake
     raise Invalid(
         f"this host has no default route through {bridge.name}: name the LAN's router with --gateway,"
         " or use --internal for a network without one"

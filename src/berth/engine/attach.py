@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import options
+from berth.engine import leases, options
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
@@ -20,6 +20,8 @@ from berth.model import (
     Endpoint,
     Interface,
     Ipam,
+    Learnt,
+    LeaseRecord,
     Network,
     Placement,
     Pool,
@@ -94,6 +96,7 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[E
                 if dry_run:
                     raise _DryRun
                 tx.save_endpoint(ep)
+                _save_leases(tx, request, ep)
                 tx.open(intent)
         except _DryRun:
             return Outcome(ep, plan, warnings)
@@ -101,6 +104,19 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[E
         if ep.ifname and ep.placement is Placement.FULL and net.announces(ep):
             parts.kernel.announce(ep.sandbox.path, ep.ifname, ep.mac)
         return Outcome(ep, plan, warnings)
+
+
+def _save_leases(tx: Tx, request: AttachRequest, ep: Endpoint) -> None:
+    for record in request.leases:
+        tx.save_lease(record)
+    for record in _leased_before(tx, ep.addresses) if ep.placement is Placement.HANDOVER else ():
+        tx.save_lease(replace(record, endpoint=ep.id))
+
+
+def _leased_before(tx: Tx, addresses: Sequence[Interface]) -> list[LeaseRecord]:
+    """The leases that Docker's IPAM driver has got for these addresses."""
+    found = [tx.lease_at(interface.ip) for interface in addresses]
+    return [record for record in found if record is not None and record.pool]
 
 
 def announce(parts: Parts, identity: str, ns: str) -> bool:
@@ -176,6 +192,9 @@ def _decide(
     ports = choose(parts, tx, [PortRequest.of(mapping) for mapping in request.ports])
     identity = request.id or parts.identity()
     addresses = tuple(_addresses(tx, net, request, held))
+    leased = _leased_before(tx, addresses) if handed else request.leases
+    learnt = leases.learnt(net, [record.lease for record in leased])
+    mac = request.mac or (leased[0].lease.request.mac if leased else net.mac_for("" if handed else name, addresses))
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
         Endpoint(
@@ -185,12 +204,13 @@ def _decide(
             sandbox=place.sandbox,
             link=f"bv{identity[:12]}",
             ifname=ifname if net.bridge else "",
-            mac=request.mac or net.mac_for("" if handed else name, addresses),
+            mac=mac,
             addresses=addresses,
-            default_route=_default_route(net, place, warnings) if options.gateway(request) else (),
+            default_route=_default_route(net, place, learnt, warnings) if options.gateway(request) else (),
             ports=ports,
             placement=request.placement,
             options=request.options,
+            learnt=learnt,
         ),
         tuple(warnings),
     )
@@ -213,6 +233,14 @@ def _free_name(tx: Tx, net: Network, sandbox: str) -> str:
     return name
 
 
+def name_for(parts: Parts, net: Network, request: AttachRequest) -> str:
+    """The name that an endpoint will have, if no other takes it first."""
+    if request.name is not None:
+        return request.name
+    with parts.store.read() as tx:
+        return _free_name(tx, net, request.sandbox)
+
+
 def _handed_name(tx: Tx, net: Network, request: AttachRequest) -> str:
     """The name that the IPAM driver was told, else a part of the id."""
     for address in request.addresses:
@@ -227,11 +255,14 @@ def _addresses(tx: Tx, net: Network, request: AttachRequest, held: frozenset[Add
     """One address of each IP version that the network has pools of, none that a machine of the LAN holds."""
     left = list(request.addresses)
     handed = request.placement is Placement.HANDOVER
+    leased = leases.versions(net, request)
     for version in sorted({pool.subnet.version for pool in net.pools}):
         pools = [pool for pool in net.pools if pool.subnet.version == version]
         wanted = next((address for address in left if address.version == version), None)
         if wanted is not None:
             left.remove(wanted)
+        if version in leased:
+            wanted = leases.granted(net, request, version)
         if wanted is None and handed:
             continue  # Docker leaves IPv6 out where the container has it switched off
         if wanted is None and net.ipam is Ipam.DOCKER:
@@ -268,11 +299,12 @@ def _take(
     raise Exhausted(f"network {net.name} has no pool to take an address from")
 
 
-def _default_route(net: Network, place: _Place, warnings: list[str]) -> tuple[int, ...]:
+def _default_route(net: Network, place: _Place, learnt: Learnt, warnings: list[str]) -> tuple[int, ...]:
     """The IP versions for which the sandbox has no way out yet and this network offers one."""
     if net.internal:
         return ()
     offered = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
+    offered |= {router.version for router in learnt.routers}
     ours = {version for ep in place.others for version in ep.default_route}
     for obj in place.there:
         if isinstance(obj, Route):

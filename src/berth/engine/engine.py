@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from berth.engine import attach, networks, pools, ports, reconcile, vet
+from berth.engine import attach, leases, networks, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
 from berth.engine.vetted import Vetted
 from berth.model import (
@@ -14,6 +14,9 @@ from berth.model import (
     Conflict,
     Endpoint,
     Interface,
+    Lease,
+    LeaseRecord,
+    LeaseRequest,
     Network,
     NetworkSpec,
     Pool,
@@ -107,6 +110,39 @@ class Engine:
     def release_address(self, owner: str, address: Address) -> None:
         """Give an address back to its pool."""
         pools.release_address(self._parts, owner, address)
+
+    def leases(self) -> Sequence[LeaseRecord]:
+        """All leases, oldest first."""
+        with self._parts.store.read() as tx:
+            return tx.leases()
+
+    def wanted(self, request: AttachRequest) -> tuple[AttachRequest, Sequence[LeaseRequest]]:
+        """The same attach, and what to ask a server of the LAN's for first."""
+        net = self.network(request.network)
+        return leases.wanted(self._parts, net, request, attach.name_for(self._parts, net, request))
+
+    def renew(self, lease: Lease) -> str:
+        """Record a lease that was renewed and carry its changes to the sandbox; what there is to tell of it."""
+        return leases.renew(self._parts, lease)
+
+    def lose(self, lease: Lease, why: str) -> str:
+        """Record that a lease has ended; what there is to tell of it."""
+        return leases.lost(self._parts, lease, why)
+
+    def request_lan_pool(self, asked: PoolRequest) -> Pool:
+        """Hold the pool of a LAN. Raises `Invalid` for one that the host is not on."""
+        return pools.request_lan(self._parts, asked)
+
+    def wanted_for_docker(
+        self, owner: str, wanted: Address | None, holder: str, identity: str, mac: str
+    ) -> tuple[LeaseRequest, Address | None]:
+        """What to ask a server of the LAN's for a container, and the address that it had before."""
+        pool = pools.held(self._parts, owner)
+        return leases.wanted_for_docker(self._parts, pool, holder, identity, mac, wanted)
+
+    def grant_lease(self, owner: str, lease: Lease, holder: str) -> Interface:
+        """Record an address that a server of the LAN's has given to a container."""
+        return pools.grant_lease(self._parts, owner, lease, holder)
 
     def collect(self) -> Sequence[Address]:
         """Give back the addresses that Docker asked for and never used."""

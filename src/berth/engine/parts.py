@@ -28,6 +28,7 @@ class Parts:
     choose: Choose
     identity: Callable[[], str]  # a new id: 64 hexadecimal digits
     now: Callable[[], str]  # RFC 3339
+    client_id: Callable[[str], bytes]  # by which a DHCP server knows somebody again
     vetted: Vetted = field(default_factory=Vetted)
     retired: bool = field(default=False)  # cables wait for the sweep
 
@@ -109,3 +110,4 @@ def forget(tx: Tx, identity: str) -> None:
         if pool is not None and not lent(pool, ep.placement):
             ipam.give_back(pool, tx.ledger(ep.network, pool), interface.ip)
     tx.drop_endpoint(identity)
+    tx.drop_leases(identity)

@@ -13,10 +13,10 @@ from datetime import datetime
 from ipaddress import ip_interface, ip_network
 
 from berth import ipam
-from berth.engine import vet
+from berth.engine import leases, vet
 from berth.engine.parts import Parts
 from berth.errors import Exhausted, Invalid, NotFound, Taken
-from berth.model import Address, Grant, Interface, Network, Pool, PoolRequest
+from berth.model import Address, Grant, Interface, Lease, LeaseRecord, Network, Pool, PoolRequest
 from berth.seams import HeldPool, Tx
 
 _OWNER = re.compile(r"berth/([0-9a-f.:]+/[0-9]{1,3})(?:/([0-9a-f.:]+/[0-9]{1,3}))?")  # as `ipam.pool_for` makes it
@@ -154,6 +154,40 @@ def _vet(parts: Parts, owner: str, wanted: Address | None, holder: str) -> froze
     return vet.choose_free(parts, net, [pool], ())
 
 
+def request_lan(parts: Parts, asked: PoolRequest) -> Pool:
+    """Hold the pool of a LAN, whose own server gives the addresses. Raises `Invalid` for one the host is not on."""
+    pool = request_pool(parts, leases.lan_request(parts, asked))
+    if ipam.on_lan(pool):
+        return pool
+    release_pool(parts, pool.owner)
+    raise Invalid(f"this host is not on {pool.subnet}: only a LAN has a DHCP server; use --ipam-driver berth")
+
+
+def held(parts: Parts, owner: str) -> Pool:
+    """The pool of that id. Raises `NotFound`."""
+    with parts.changing(), parts.store.write(durable=True) as tx:
+        return _held(parts, tx, owner).pool
+
+
+def grant_lease(parts: Parts, owner: str, lease: Lease, holder: str) -> Interface:
+    """Record an address that the LAN's server has given, and its lease. Raises `Invalid`, and `Taken`."""
+    leases.refuse_other(lease)
+    with parts.changing(), parts.store.write() as tx:
+        pool = _held(parts, tx, owner).pool
+        address = leases.interface(pool, lease).ip
+        now = _seconds(parts)
+        ledger, before = tx.ledger("", pool), tx.lease_at(address)
+        same = before is not None and before.lease.request.client_id == lease.request.client_id
+        if not same or address in _in_use(tx, _users(tx, owner)) or ledger.covering(int(address)) is None:
+            ipam.take(pool, ledger, address)
+        if before is not None:
+            tx.drop_lease(before.lease.request.key)
+        keep = any(net.keep_lease for net in _users(tx, owner))
+        tx.save_lease(LeaseRecord(lease, pool=owner, keep=keep))
+        tx.save_grant(Grant(owner, address, holder, now))
+    return leases.interface(pool, lease)
+
+
 def release_address(parts: Parts, owner: str, address: Address) -> None:
     """Give an address back. One that Docker does not hold is fine."""
     with parts.changing(), parts.store.write() as tx:
@@ -198,9 +232,7 @@ def _asked_before(tx: Tx, owner: str, wanted: Address, holder: str, now: float) 
     )
 
 
-def _take(
-    tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, held: frozenset[Address]
-) -> Address:
+def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, held: frozenset[Address]) -> Address:
     ledger = tx.ledger("", pool)
     if wanted is None:
         before = _before(tx, pool, holder, now)
@@ -244,6 +276,9 @@ def _in_use(tx: Tx, users: Sequence[Network]) -> set[Address]:
 
 def _release(tx: Tx, pool: Pool, grant: Grant, now: float) -> None:
     ipam.give_back(pool, tx.ledger("", pool), grant.address)
+    record = tx.lease_at(grant.address)
+    if record is not None and record.pool == pool.owner:
+        tx.drop_lease(record.lease.request.key)
     tx.save_grant(replace(grant, released=now))
 
 

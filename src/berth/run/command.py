@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from berth.errors import BerthError, Invalid, Refused
-from berth.model import Endpoint, Network
+from berth.model import Endpoint, Lease, Network
 from berth.run.channel import Dressed, Look
 from berth.run.container import kept, write_bundle
 from berth.run.init import Birth
@@ -145,7 +145,7 @@ def _placed(place: _Place, *, command: tuple[str, ...] = (), terminal: bool = Fa
         )
         sandbox = stack.enter_context(Sandbox(birth))
         plugged = stack.enter_context(_plugged(place, sandbox))
-        looks = look(request, place.name, plugged, target)
+        looks = look(request, place.name, plugged, target, _leases(place, plugged))
         dressed = sandbox.dress(looks)
         if command:  # a container sees none of what init sees
             for warning in dressed.warnings:
@@ -168,6 +168,12 @@ def _plugged(place: _Place, sandbox: Sandbox) -> Iterator[tuple[Network, Endpoin
     finally:
         if place.request.mode in (Mode.NETWORK, Mode.NONE):
             _unplug(place, sandbox)
+
+
+def _leases(place: _Place, plugged: tuple[Network, Endpoint] | None) -> list[Lease]:
+    if plugged is None or not plugged[1].learnt.versions:
+        return []
+    return [record.lease for record in place.api.leases() if record.endpoint == plugged[1].id]
 
 
 def _unplug(place: _Place, sandbox: Sandbox) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from berth.model import Address, Endpoint, Network
+from berth.model import Address, Endpoint, Lease, Network
 from berth.run import names
 from berth.run.channel import Look
 from berth.run.join import Target
@@ -19,11 +19,16 @@ _BEHIND_THE_STUB = "/run/systemd/resolve/resolv.conf"
 
 
 def look(
-    request: RunRequest, name: str, plugged: tuple[Network, Endpoint] | None = None, target: Target | None = None
+    request: RunRequest,
+    name: str,
+    plugged: tuple[Network, Endpoint] | None = None,
+    target: Target | None = None,
+    leases: Sequence[Lease] = (),
 ) -> Look:
     """The looks of a sandbox; what is not said stays as it is outside.
 
     `name` is the sandbox's own; `plugged` is where it was attached, `target` whose network it shares.
+    Name servers that its `leases` name take the place of the host's.
     """
     if request.mode is Mode.HOST:
         hostname = request.hostname or request.name
@@ -37,7 +42,7 @@ def look(
         return Look(hostname, {HOSTS: names.hosts(hostname, [], [name])})
     network, endpoint = plugged
     addresses = [interface.ip for interface in endpoint.addresses]
-    resolver = names.resolv_conf(_resolver_outside(), _gateways(network, addresses))
+    resolver = names.leased(leases) or names.resolv_conf(_resolver_outside(), _gateways(network, addresses))
     return Look(hostname, {RESOLVER: resolver, HOSTS: names.hosts(hostname, addresses, [name])})
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
-from berth.model import Address
+from berth.model import Address, Lease
 
 _HEAD = "# Made by berth for this sandbox.\n"
 _LOCALHOST = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
@@ -29,6 +29,16 @@ def resolv_conf(host: str, fallback: Iterable[Address]) -> str:
     if not any(_nameserver(line) for line in kept):
         kept += [f"nameserver {address}" for address in fallback]
     return _HEAD + "".join(f"{line}\n" for line in kept)
+
+
+def leased(leases: Iterable[Lease]) -> str:
+    """What the DHCP server says of name servers; "" where it names none."""
+    named = [lease for lease in leases if lease.dns]
+    servers = dict.fromkeys(address for lease in named for address in lease.dns)
+    search = dict.fromkeys(domain for lease in named for domain in (*lease.search, lease.domain) if domain)
+    lines = [f"search {' '.join(search)}"] if search else []
+    lines += [f"nameserver {address}" for address in servers]
+    return _HEAD + "".join(f"{line}\n" for line in lines) if servers else ""
 
 
 def only_local_stub(host: str) -> bool:

@@ -15,10 +15,10 @@ import msgspec
 
 from berth import schema
 from berth.errors import Denied, Invalid, Refused, Unsupported
-from berth.model import Address, Endpoint, Grant, Network, Pool, PortMapping, Sandbox
+from berth.model import Address, Endpoint, Grant, LeaseRecord, Network, Pool, PortMapping, Sandbox
 from berth.seams import HeldPool, Intent
 
-_VERSION = 2
+_VERSION = 3
 _FIRST = """
 CREATE TABLE network (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, body BLOB NOT NULL) STRICT;
 CREATE TABLE endpoint (
@@ -54,6 +54,13 @@ CREATE TABLE granted (
   PRIMARY KEY (pool, address)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX granted_to ON granted (pool, holder, released);
+""",
+    3: """
+CREATE TABLE lease (
+  key TEXT PRIMARY KEY, address TEXT NOT NULL, endpoint TEXT NOT NULL, pool TEXT NOT NULL, body BLOB NOT NULL
+) STRICT;
+CREATE INDEX lease_at ON lease (address);
+CREATE INDEX lease_of ON lease (endpoint);
 """,
 }
 
@@ -263,6 +270,32 @@ class SqliteTx:
     def _grant(self, where: str, pool: str, value: str | float) -> Grant | None:
         row = self._db.execute(f"SELECT * FROM granted WHERE pool = ? AND {where}", (pool, value)).fetchone()
         return None if row is None else _grant(row)
+
+    def lease(self, key: str) -> LeaseRecord | None:
+        return self._lease("key = ?", key)
+
+    def lease_at(self, address: Address) -> LeaseRecord | None:
+        """The lease of an address."""
+        return self._lease("address = ?", str(address))
+
+    def leases(self) -> Sequence[LeaseRecord]:
+        return [schema.load_lease(row[0]) for row in self._db.execute("SELECT body FROM lease ORDER BY rowid")]
+
+    def save_lease(self, record: LeaseRecord) -> None:
+        lease = record.lease
+        row = (lease.request.key, str(lease.address.ip), record.endpoint, record.pool, schema.dump_lease(record))
+        self._db.execute("INSERT OR REPLACE INTO lease VALUES (?, ?, ?, ?, ?)", row)
+
+    def drop_lease(self, key: str) -> None:
+        self._db.execute("DELETE FROM lease WHERE key = ?", (key,))
+
+    def drop_leases(self, endpoint: str) -> None:
+        """Forget the leases of an endpoint, but for those that Docker asked for: it gives them back by itself."""
+        self._db.execute("DELETE FROM lease WHERE endpoint = ? AND pool = ''", (endpoint,))
+
+    def _lease(self, where: str, value: str) -> LeaseRecord | None:
+        row = self._db.execute(f"SELECT body FROM lease WHERE {where}", (value,)).fetchone()
+        return None if row is None else schema.load_lease(row[0])
 
     def port_owner(self, wanted: PortMapping) -> str | None:
         """The id of the endpoint whose published port the given one would clash with."""

@@ -19,10 +19,13 @@ from berth.model import Address, AttachRequest, Ipam, NetworkSpec, Placement, Po
 #: The one address space of Berth's IPAM driver. One, so that Docker leaves it to Berth to look for overlaps: its own
 #: check asks again for ever when the pool is the LAN's.
 SPACE = "berth"
+#: The same of its other IPAM driver, whose addresses the LAN's own DHCP server gives.
+LEASED = "berth-dhcp"
 
 GENERIC = "com.docker.network.generic"
 GATEWAY = "com.docker.network.gateway"
 NAME = "com.docker.network.endpoint.name"
+MAC = "com.docker.network.endpoint.macaddress"
 PORTS = "com.docker.network.portmap"
 _OURS = "com.docker.network.container_iface_prefix"
 _PROTOCOLS = {6: "tcp", 17: "udp", 132: "sctp"}
@@ -132,8 +135,10 @@ def network_spec(asked: CreateNetwork) -> NetworkSpec:
         internal=flag(asked.options, "com.docker.network.internal"),
         options=[f"{key}={value}" for key, value in options.items()],
     )
-    ours = {entry.address_space for entry in data} == {SPACE}
-    return replace(spec_, id=ident, ipam=Ipam.POOL if ours else Ipam.DOCKER)
+    spaces = {entry.address_space for entry in data}
+    if LEASED in spaces:
+        spec_ = replace(spec_, settings=(*spec_.settings, ("addresses", "dhcp")))
+    return replace(spec_, id=ident, ipam=Ipam.POOL if spaces <= {SPACE, LEASED} else Ipam.DOCKER)
 
 
 def attach_request(asked: CreateEndpoint) -> AttachRequest:

@@ -20,6 +20,9 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 #: The options that limit an endpoint: towards the container, and from it.
 RATES = ("ingress_rate", "ingress_burst", "egress_rate", "egress_burst")
 
+#: The options that say how the endpoints of a network are called, and who is asked for the rest.
+NAMING = ("names", "domain", "dns")
+
 
 class Ipam(StrEnum):
     """Who gives the endpoints of a network their addresses."""
@@ -97,6 +100,11 @@ class NetworkSpec:
         """How fast each endpoint may receive and send."""
         return tuple((key, value) for key, value in self.settings if key in RATES)
 
+    @property
+    def naming(self) -> Pairs:
+        """How endpoints are called; see `NAMING`."""
+        return tuple((key, value) for key, value in self.settings if key in NAMING)
+
     def setting(self, key: str) -> str | None:
         """The value of an option by its short name; None when it was not given."""
         return dict(self.settings).get(key)
@@ -138,6 +146,11 @@ class Network:
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
+    naming: Pairs = ()  # how endpoints are called; see `NAMING`
+
+    def naming_option(self, key: str) -> str | None:
+        """The value of one of `NAMING`; None when it was not given."""
+        return dict(self.naming).get(key)
 
     @property
     def guarded(self) -> bool:
@@ -276,6 +289,7 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
+    aliases: tuple[str, ...] = ()  # more names, which other endpoints may have too
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
@@ -296,6 +310,7 @@ class AttachRequest:
     placement: Placement = Placement.FULL
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
     options: Pairs = ()
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ def load_network(data: bytes) -> Network:
         StaticRoute(ip_network(route["subnet"]), ip_address(route["via"])) for route in raw.get("routes", ())
     )
     raw["rates"] = tuple((key, value) for key, value in raw.get("rates", ()))
+    raw["naming"] = tuple((key, value) for key, value in raw.get("naming", ()))
     raw["ipam"] = Ipam(raw.get("ipam", Ipam.NETWORK))
     return Network(**raw)
 
@@ -73,6 +74,7 @@ def load_endpoint(data: bytes) -> Endpoint:
     raw["ports"] = tuple(_port(port) for port in raw["ports"])
     raw["placement"] = Placement(raw["placement"])
     raw["options"] = tuple((key, value) for key, value in raw.get("options", ()))
+    raw["aliases"] = tuple(raw.get("aliases", ()))
     return Endpoint(**raw)
 
 

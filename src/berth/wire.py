@@ -18,6 +18,8 @@ from berth.seams import Api, Kernel, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    import socket
+
     from berth.engine.uplink import Uplinks
     from berth.model import Proxied
     from berth.store.uplinks import UplinkRecords
@@ -93,6 +95,20 @@ def proxied() -> frozenset[Proxied] | None:
 def proxy_lock() -> Path:
     """Who holds this file is the proxy; in the daemon's own directory."""
     return socket_path().with_name("proxy.lock")
+
+
+def name_sockets(ns: str, identity: str, address: str) -> tuple[socket.socket, socket.socket]:
+    """What names are asked for at; see `kernel.name_sockets.bound`."""
+    from berth.kernel.name_sockets import bound
+
+    return bound(ns, identity, address)
+
+
+def sandbox_there(path: str) -> tuple[int, int] | None:
+    """What is at a sandbox's path; see `kernel.name_sockets.there`."""
+    from berth.kernel.name_sockets import there
+
+    return there(path)
 
 
 def _store_path(url: str | None) -> Path:

@@ -19,6 +19,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from berth import wire
 from berth.daemon import proxy
 from berth.daemon.app import app
+from berth.daemon.names import Names
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import DEADLINE, Worker
 from berth.engine.engine import Engine
@@ -47,8 +48,9 @@ def serve(engine: Engine, path: Path, notices: Callable[[], Notices]) -> None:
 
 async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[], Notices]) -> None:
     tidy = Tidy(engine, worker)
+    names = Names(engine, worker)
     config = uvicorn.Config(
-        app(engine, worker, tidy),
+        app(engine, worker, tidy, names),
         http=_Protocol,
         loop="asyncio",
         ws="none",
@@ -64,7 +66,7 @@ async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     given = _given()
     listener = given or _listen(path)
-    chores = (tidy.run(), _watched(worker), proxy.keep(wire.proxy_lock()))
+    chores = (tidy.run(), names.run(), _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listener.getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up

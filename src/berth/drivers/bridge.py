@@ -59,6 +59,7 @@ class BridgeDriver:
             host_access=asked.setting("host_access") != "false",
             proxy=asked.setting("proxy") or "auto",
             rates=asked.rates,
+            naming=asked.naming,
             icc=asked.setting("icc") != "false",
             allow=asked.setting("allow") or "",
             ipam=asked.ipam,

@@ -189,6 +189,7 @@ def _decide(
             ports=ports,
             placement=request.placement,
             options=request.options,
+            aliases=request.aliases,
         ),
         tuple(warnings),
     )

@@ -117,6 +117,10 @@ class Engine:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""
         return reconcile.reconcile(self._parts)
 
+    def answers_names(self) -> bool:
+        """Whether sandboxes have a resolver: only while a daemon runs, which is asked then."""
+        return False
+
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""
         return self._parts.lock.free()

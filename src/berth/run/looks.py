@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from berth.model import Address, Endpoint, Network
+from berth.names.records import RESOLVER as RESOLVER_INSIDE
+from berth.names.records import named
 from berth.run import names
 from berth.run.channel import Look
 from berth.run.join import Target
@@ -19,11 +21,13 @@ _BEHIND_THE_STUB = "/run/systemd/resolve/resolv.conf"
 
 
 def look(
-    request: RunRequest, name: str, plugged: tuple[Network, Endpoint] | None = None, target: Target | None = None
-) -> Look:
+    request: RunRequest, name: str, plugged: tuple[Network, Endpoint] | None = None, target: Target | None = None,
+    *, answered: bool = False,
+) -> Look:  # fmt: skip
     """The looks of a sandbox; what is not said stays as it is outside.
 
-    `name` is the sandbox's own; `plugged` is where it was attached, `target` whose network it shares.
+    `name` is the sandbox's own; `plugged` is where it was attached, `target` whose network it shares;
+    `answered`, whether a daemon answers for names in sandboxes.
     """
     if request.mode is Mode.HOST:
         hostname = request.hostname or request.name
@@ -37,7 +41,10 @@ def look(
         return Look(hostname, {HOSTS: names.hosts(hostname, [], [name])})
     network, endpoint = plugged
     addresses = [interface.ip for interface in endpoint.addresses]
-    resolver = names.resolv_conf(_resolver_outside(), _gateways(network, addresses))
+    if answered and named(network):
+        resolver = names.own_resolver(RESOLVER_INSIDE, network.naming_option("domain") or "", outside(RESOLVER))
+    else:
+        resolver = names.resolv_conf(_resolver_outside(), _gateways(network, addresses))
     return Look(hostname, {RESOLVER: resolver, HOSTS: names.hosts(hostname, addresses, [name])})
 
 

@@ -31,6 +31,17 @@ def resolv_conf(host: str, fallback: Iterable[Address]) -> str:
     return _HEAD + "".join(f"{line}\n" for line in kept)
 
 
+def own_resolver(server: str, domain: str, host: str) -> str:
+    """Settings for the resolver that the sandbox has of its own; the host's search domains after the network's.
+
+    `ndots:0`: the name of a container may be one without a dot, and is asked for as it is before it is with a domain.
+    """
+    words = [line.split() for line in host.splitlines()]
+    outside = next((line[1:] for line in reversed(words) if len(line) > 1 and line[0] in ("search", "domain")), [])
+    search = " ".join(dict.fromkeys(filter(None, [domain, *outside])))
+    return f"{_HEAD}nameserver {server}\n" + (f"search {search}\n" if search else "") + "options ndots:0\n"
+
+
 def only_local_stub(host: str) -> bool:
     """Whether the host asks nobody but a resolver of its own, so that the real name servers stand elsewhere."""
     servers = [server for line in host.splitlines() if (server := _nameserver(line)) is not None]

@@ -23,6 +23,8 @@ SMALLEST = 512  # bytes that every client takes in a datagram
 LARGEST = 1232  # bytes of a datagram that no path cuts up (DNS flag day 2020)
 
 _RESPONSE, _AUTHORITATIVE, _TRUNCATED, _WANTED, _AVAILABLE = 0x8000, 0x0400, 0x0200, 0x0100, 0x0080
+_SIGNED = 0x8000
+_ASKED = _WANTED | 0x0030  # of a query's flags, when others are asked: authentic data, checking disabled too
 _KEPT = _WANTED | 0x0010  # of a query's flags, in its answer: recursion desired, checking disabled
 _HEAD = struct.Struct("!6H")
 _RECORD = struct.Struct("!HHIH")
@@ -48,11 +50,19 @@ class Query:
     end: int  # offset behind the question
     room: int  # bytes of a datagram that the client takes
     edns: bool
+    signed: bool  # DO: signatures are wanted too (RFC 3225)
 
     @property
     def key(self) -> bytes:
-        """What makes two queries the same: all but the id and the case of the name."""
-        return self.raw[2:12] + self.raw[12 : self.end].lower() + self.raw[self.end :]
+        """What makes two queries the same for who answers: all but the id and the case of the name."""
+        return self.onward(b"\0\0").lower()
+
+    def onward(self, ident: bytes) -> bytes:
+        """The query as others are asked it: without the client's own cookies and the like."""
+        flags = struct.unpack_from("!H", self.raw, 2)[0] & _ASKED
+        head = ident + struct.pack("!5H", flags, 1, 0, 0, 1 if self.edns else 0)
+        extra = _opt(_SIGNED if self.signed else 0) if self.edns else b""
+        return head + self.raw[12 : self.end] + extra
 
 
 def parse(raw: bytes) -> Query:
@@ -69,10 +79,10 @@ def parse(raw: bytes) -> Query:
             raise ValueError
         name, at = _name(raw, 12)
         kind, _ = struct.unpack_from("!HH", raw, at)
-        room = _room(raw, at + 4, more)
+        room, flagged = _extras(raw, at + 4, more)
     except (ValueError, struct.error, IndexError):
         raise Unreadable(_bare(ident, flags, FORMERR)) from None
-    return Query(raw, name, kind, at + 4, max(SMALLEST, min(room, LARGEST)), room > 0)
+    return Query(raw, name, kind, at + 4, max(SMALLEST, min(room, LARGEST)), room > 0, flagged)
 
 
 def _bare(ident: int, flags: int, code: int) -> bytes:
@@ -90,18 +100,22 @@ def _name(raw: bytes, at: int) -> tuple[str, int]:
     return b".".join(labels).lower().decode("latin-1"), at + 1
 
 
-def _room(raw: bytes, at: int, count: int) -> int:
-    """The size that an OPT record tells (RFC 6891 section 6.2.3); 0 where there is none."""
-    room = 0
+def _extras(raw: bytes, at: int, count: int) -> tuple[int, bool]:
+    """The size that an OPT record tells (RFC 6891 section 6.2.3), 0 where there is none; and whether DO is set."""
+    room, flagged = 0, False
     for _ in range(count):
         at = skip_name(raw, at)
-        kind, size, _, length = _RECORD.unpack_from(raw, at)
+        kind, size, flags, length = _RECORD.unpack_from(raw, at)
         if kind == OPT:
-            room = max(size, SMALLEST)
+            room, flagged = max(size, SMALLEST), bool(flags & _SIGNED)
         at += _RECORD.size + length
     if at > len(raw):
         raise ValueError("a record is cut off")
-    return room
+    return room, flagged
+
+
+def _opt(flags: int) -> bytes:
+    return b"\0" + _RECORD.pack(OPT, LARGEST, flags, 0)
 
 
 def skip_name(raw: bytes, at: int) -> int:
@@ -119,7 +133,7 @@ def answer(query: Query, records: Sequence[Record], *, code: int = NOERROR, ttl:
     `ttl` is in seconds. No SOA goes with a "no": clients then do not remember it (RFC 2308 section 5), and a container
     that waits for another's name finds it as soon as it is there.
     """
-    extra = b"\0" + struct.pack("!HHIH", OPT, LARGEST, 0, 0) if query.edns else b""
+    extra = _opt(0) if query.edns else b""
     body = b""
     count = 0
     for kind, data in records:
@@ -142,6 +156,11 @@ def fitted(query: Query, reply: bytes, room: int) -> bytes:
         return own + reply[query.end :]
     flags = struct.unpack_from("!H", reply, 2)[0] | _TRUNCATED
     return query.raw[:2] + struct.pack("!5H", flags, 1, 0, 0, 0) + query.raw[12 : query.end]
+
+
+def outcome(reply: bytes) -> int:
+    """The code of an answer."""
+    return reply[3] & 15
 
 
 def truncated(reply: bytes) -> bool:

@@ -22,7 +22,15 @@ class View:
     addresses: Mapping[str, tuple[Address, ...]]
     pointers: Mapping[Address, str]
     subnets: tuple[Subnet, ...]  # private ones: nobody else knows of the addresses in them
+    zones: tuple[str, ...]  # that the networks' names and domains are
     upstream: tuple[str, ...] | None  # who is asked for the rest; (): the host's own servers; None: nobody
+
+    def ours(self, name: str) -> bool:
+        """Whether there is no such name when nobody has heard of it: without a dot, or in a network's own domain.
+
+        Clients give up searching at any other answer, such as that of a server which refuses what is not its own.
+        """
+        return "." not in name or name.endswith(tuple(f".{zone}" for zone in self.zones))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,8 @@ def view(asker: Collection[str], networks: Iterable[Network], endpoints: Sequenc
         for name, known in found.items():
             addresses.setdefault(name, tuple(dict.fromkeys(known)))
     subnets = tuple(pool.subnet for net in own + others if net.driver == "bridge" for pool in net.pools)
-    return View(addresses, pointers, subnets, _upstream(own))
+    zones = {net.name.lower() for net in own} | {domain for net in own if (domain := net.naming_option("domain"))}
+    return View(addresses, pointers, subnets, tuple(sorted(zones)), _upstream(own))
 
 
 def _add(

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any
 
 from berth.model import Subnet
-from berth.names.message import REFUSED, Query, Unreadable, answer, parse
+from berth.names.message import NXDOMAIN, REFUSED, Query, Unreadable, answer, outcome, parse
 from berth.names.records import View, told
 from berth.names.upstream import Upstream
 
@@ -79,15 +79,18 @@ class Server:
         self._turn += 1
         said = told(seen, query, self._turn, room)
         if said is None and seen.upstream is None:
-            return answer(query, (), code=REFUSED, ttl=0)
+            return answer(query, (), code=NXDOMAIN if seen.ours(query.name) else REFUSED, ttl=0)
         return said
 
     async def _relay(self, query: Query, client: tuple[str, int]) -> None:
         self._send(await self._ask(query, stream=False, room=query.room), client)
 
     async def _ask(self, query: Query, *, stream: bool, room: int) -> bytes:
-        servers = self._see().upstream or self._servers()
-        return await self._upstream.ask(query, servers, stream=stream, room=room)
+        seen = self._see()
+        reply = await self._upstream.ask(query, seen.upstream or self._servers(), stream=stream, room=room)
+        if outcome(reply) == REFUSED and seen.ours(query.name):
+            return answer(query, (), code=NXDOMAIN, ttl=0)
+        return reply
 
     def _send(self, data: bytes, client: tuple[str, int]) -> None:
         if data:

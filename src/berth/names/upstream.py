@@ -10,12 +10,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 
-from berth.names.message import NXDOMAIN, SERVFAIL, Query, answer, answers, fitted, lives, truncated
+from berth.names.message import NXDOMAIN, SERVFAIL, Query, answer, answers, fitted, lives, outcome, truncated
 
 PATIENCE = 2  # seconds for one server; clients wait for five
 _IN_FLIGHT = 512
 _REMEMBERED = 4096  # answers
 _LONGEST = 3600  # seconds that an answer is remembered, whatever it says
+_LONGEST_NO = 60  # seconds that a "no" is
 _ASIDE = 10  # seconds that a server which did not answer is asked last
 _PORT = 53
 
@@ -50,7 +51,7 @@ class Upstream:
                     async with asyncio.timeout(PATIENCE):
                         reply = await (_by_stream if stream else _by_datagram)(query, server)
                     self._failed.pop(server, None)
-                    if reply[3] & 15 != SERVFAIL or server == servers[-1]:
+                    if outcome(reply) != SERVFAIL or server == servers[-1]:
                         return reply
                     continue
                 self._failed[server] = time.monotonic()
@@ -75,7 +76,7 @@ class Upstream:
 
     def _remember(self, where: tuple[tuple[str, ...], bytes], query: Query, reply: bytes) -> None:
         """Keep an answer that says how long it holds."""
-        if truncated(reply) or reply[3] & 15 not in (0, NXDOMAIN):
+        if truncated(reply) or outcome(reply) not in (0, NXDOMAIN):
             return
         try:
             offsets = lives(query, reply)
@@ -83,9 +84,10 @@ class Upstream:
             return
         if not offsets:
             return
+        longest = _LONGEST if reply[6:8] != b"\0\0" else _LONGEST_NO
         bounded = bytearray(reply)
         for at in offsets:
-            struct.pack_into("!I", bounded, at, min(_LONGEST, struct.unpack_from("!I", reply, at)[0]))
+            struct.pack_into("!I", bounded, at, min(longest, struct.unpack_from("!I", reply, at)[0]))
         self._cache[where] = (time.monotonic(), bytes(bounded), offsets)
         if len(self._cache) > _REMEMBERED:
             self._cache.popitem(last=False)
@@ -113,7 +115,7 @@ async def _by_datagram(query: Query, server: str) -> bytes:
     loop = asyncio.get_running_loop()
     transport, one = await loop.create_datagram_endpoint(lambda: _One(query, ident), remote_addr=(server, _PORT))
     try:
-        transport.sendto(ident + query.raw[2:])
+        transport.sendto(query.onward(ident))
         return await one.reply
     finally:
         transport.close()
@@ -123,7 +125,8 @@ async def _by_stream(query: Query, server: str) -> bytes:
     ident = secrets.token_bytes(2)
     reader, writer = await asyncio.open_connection(server, _PORT)
     try:
-        writer.write(struct.pack("!H", len(query.raw)) + ident + query.raw[2:])
+        asked = query.onward(ident)
+        writer.write(struct.pack("!H", len(asked)) + asked)
         (length,) = struct.unpack("!H", await reader.readexactly(2))
         reply = await reader.readexactly(length)
     finally:

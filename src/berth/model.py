@@ -21,7 +21,7 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 RATES = ("ingress_rate", "ingress_burst", "egress_rate", "egress_burst")
 
 #: The options that say how the endpoints of a network are called, and who is asked for the rest.
-NAMING = ("names", "domain", "dns")
+NAMING = ("names", "domain", "dns", "mdns")
 
 
 class Ipam(StrEnum):

@@ -285,6 +285,7 @@ OPTIONS: dict[str, Option] = {
     "names": Option(None, PLUGGED, _boolean, "answer for the names of endpoints: true|false"),
     "domain": Option(None, PLUGGED, _domain, "domain of the endpoints' names, as lan, which their resolvers search"),
     "dns": Option(None, PLUGGED, _servers, "who is asked for all other names, in place of the host's: IP[,IP…]"),
+    "mdns": Option(None, PLUGGED, _boolean, "containers of a LAN are NAME.local for all of it: true|false"),
     "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
     "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
     "egress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may send, as 10mbit"),

@@ -19,6 +19,7 @@ from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from berth.engine.uplink import Uplinks
     from berth.model import Proxied
@@ -102,6 +103,13 @@ def name_sockets(ns: str, identity: str, address: str) -> tuple[socket.socket, s
     from berth.kernel.name_sockets import bound
 
     return bound(ns, identity, address)
+
+
+def multicast_sockets(link: str, groups: Mapping[socket.AddressFamily, str], port: int) -> list[socket.socket]:
+    """What names are asked for at on a LAN; see `kernel.name_sockets.multicast`."""
+    from berth.kernel.name_sockets import multicast
+
+    return multicast(link, groups, port)
 
 
 def sandbox_there(path: str) -> tuple[int, int] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
+import socket
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +18,9 @@ from berth import wire
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError
-from berth.model import Endpoint, Network
-from berth.names.records import Place, View, places, view
+from berth.model import Address, Endpoint, Network
+from berth.names.records import Place, View, named, places, view
+from berth.names.responder import GROUPS, PORT, Responder
 from berth.names.server import Server
 from berth.names.upstream import Upstream
 
@@ -39,7 +41,8 @@ class Names:
         self._views: dict[tuple[str, ...], View] = {}
         self._served: dict[Place, tuple[Server, tuple[int, int] | None]] = {}
         self._askers: dict[Place, tuple[str, ...]] = {}
-        self._refused: set[Place] = set()  # said once
+        self._said: dict[str, str] = {}  # what went wrong last, by where
+        self._lans: dict[str, tuple[Responder, int]] = {}  # by bridge, with the index of its link
         self._upstream = Upstream()
         self._servers: tuple[str, ...] = ()
         self._changed = asyncio.Event()
@@ -57,6 +60,8 @@ class Names:
         finally:
             for server, _ in self._served.values():
                 server.close()
+            for responder, _ in self._lans.values():
+                responder.close()
 
     def soon(self) -> None:
         """Look at everything soon: something has changed."""
@@ -105,18 +110,44 @@ class Names:
                 del self._served[place]
         for place in wanted - self._served.keys():
             self._open(place)
-        self._refused &= wanted
+        self._tell_lans()
+        live = {*map(_where, wanted), *(net.bridge for net in self._networks.values())}
+        self._said = {where: what for where, what in self._said.items() if where in live}
+
+    def _tell_lans(self) -> None:
+        """Claim the names of endpoints where their network says so."""
+        wanted: dict[str, dict[str, tuple[str, tuple[Address, ...]]]] = {}
+        for net in self._networks.values():
+            if named(net) and net.naming_option("mdns") == "true":
+                held = [ep for ep in self._endpoints.values() if ep.network == net.id]
+                names = {ep.id: (ep.name, tuple(each.ip for each in ep.addresses)) for ep in held if ep.addresses}
+                wanted.setdefault(net.bridge, {}).update(names)
+        for bridge, (responder, index) in list(self._lans.items()):
+            if bridge not in wanted or _index(bridge) != index:
+                responder.close()
+                del self._lans[bridge]
+        for bridge, names in wanted.items():
+            if bridge not in self._lans:
+                try:
+                    responder = Responder(wire.multicast_sockets(bridge, GROUPS, PORT))
+                except BerthError as error:
+                    self._say_once(bridge, error)
+                    continue
+                self._lans[bridge] = responder, _index(bridge)
+            self._lans[bridge][0].show(names)
+
+    def _say_once(self, what: str, error: Exception) -> None:
+        if self._said.get(what) != str(error):
+            self._said[what] = str(error)
+            log.warning("%s", error)
 
     def _open(self, place: Place) -> None:
         inode = wire.sandbox_there(place.ns) if place.ns else None
         try:
             sockets = wire.name_sockets(place.ns, place.identity, place.address)
         except (BerthError, OSError) as error:
-            if place not in self._refused:
-                log.warning("%s", error)
-                self._refused.add(place)
+            self._say_once(_where(place), error)
             return
-        self._refused.discard(place)
         server = Server(sockets, lambda: self._view(place), lambda: self._servers, self._upstream, place.sources)
         self._served[place] = (server, inode)
 
@@ -128,6 +159,10 @@ class Names:
         return known
 
 
+def _where(place: Place) -> str:
+    return f"{place.ns} {place.address}"
+
+
 def _nameservers() -> tuple[str, ...]:
     """The host's own, as resolv.conf(5) has them."""
     try:
@@ -136,6 +171,13 @@ def _nameservers() -> tuple[str, ...]:
         return ()
     found = [words[1] for line in lines if len(words := line.split()) > 1 and words[0] == "nameserver"]
     return tuple(found) or ("127.0.0.1",)
+
+
+def _index(link: str) -> int:
+    try:
+        return socket.if_nametoindex(link)
+    except OSError:
+        return 0
 
 
 def _allow_many_sockets() -> None:

@@ -121,7 +121,7 @@ def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
 
 
 def _refuse_lans_options(asked: NetworkSpec) -> None:
-    for key in ("antispoof", "allow_services"):
+    for key in ("antispoof", "allow_services", "mdns"):
         if asked.setting(key) is not None:
             raise Invalid(f"option {key} is for the containers of a LAN, and this network is NAT: leave it out")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
+from collections.abc import Mapping
 from contextlib import suppress
 
 from berth.errors import BerthError, NotFound, Refused
@@ -60,3 +62,42 @@ def there(ns: str) -> tuple[int, int] | None:
         found = os.stat(ns)
         return found.st_dev, found.st_ino
     return None
+
+
+def multicast(link: str, groups: Mapping[socket.AddressFamily, str], port: int) -> list[socket.socket]:
+    """UDP sockets at a port of a link, members of a group there: one for each family that the host has.
+
+    Others on the host may have that port too, such as avahi-daemon. Raises `Refused` where there is no such link.
+    """
+    made = []
+    try:
+        index = socket.if_nametoindex(link)
+        for family, group in groups.items():
+            each = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            made.append(each)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, link.encode())
+            _join(each, group, index)
+            each.bind(("", port))
+    except OSError as error:
+        for each in made:
+            each.close()
+        raise Refused(f"cannot answer for names on {link}: {error.strerror}") from None
+    return made
+
+
+def _join(each: socket.socket, group: str, index: int) -> None:
+    """RFC 6762 section 11: a TTL of 255."""
+    raw = socket.inet_pton(each.family, group)
+    if each.family == socket.AF_INET:
+        request = struct.pack("=4s4si", raw, bytes(4), index)
+        each.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
+        each.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
+        each.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 255)
+        each.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 255)
+    else:
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, struct.pack("=16si", raw, index))
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_UNICAST_HOPS, 255)

@@ -1,6 +1,7 @@
 """A phone on the LAN, by an implementation of multicast DNS that is not Berth's.
 
-`lab_phone.py find NAME` prints the addresses of a name, `lab_phone.py claim NAME ADDRESS` has it, and `lab_phone.py
+`lab_phone.py find NAME` prints the addresses of a name, `lab_phone.py ask NAME TYPE` what an ordinary resolver hears,
+`lab_phone.py claim NAME ADDRESS` has it, and `lab_phone.py
 hear` prints each record that is said, with its lifetime.
 """
 
@@ -10,9 +11,12 @@ import signal
 import socket
 import struct
 import sys
+from collections.abc import Callable
 
 import dns.message
-from zeroconf import AddressResolver, IPVersion, ServiceInfo, Zeroconf
+import dns.rdata
+import dns.rdatatype
+from zeroconf import AddressResolver, IPVersion, ServiceInfo, Zeroconf  # type: ignore[attr-defined]
 
 GROUP, PORT = "224.0.0.251", 5353
 
@@ -33,6 +37,17 @@ def claim(name: str, address: str) -> None:
         signal.pause()
 
 
+def ask(name: str, kind: str) -> None:
+    """As a resolver does that knows nothing of multicast: from any port, for an answer of its own (RFC 6762, 6.7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(5)
+        query = dns.message.make_query(name, kind)
+        asker.sendto(query.to_wire(), (GROUP, PORT))
+        said = dns.message.from_wire(asker.recv(9000))
+        assert query.is_response(said)
+        print(*(record.to_text() for rrset in said.answer for record in rrset))
+
+
 def hear() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ear:
         ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,7 +58,9 @@ def hear() -> None:
         while True:
             said = dns.message.from_wire(ear.recv(9000), one_rr_per_rrset=True)
             for record in said.answer:
-                print(record.name.to_text(), record.ttl, record[0].to_text(), flush=True)
+                # Its class has the top bit, which dnspython does not know.
+                data = dns.rdata.from_text("IN", record.rdtype, record[0].to_text())
+                print(record.name.to_text(), record.ttl, data.to_text(), flush=True)
 
 
 def own() -> str:
@@ -54,4 +71,5 @@ def own() -> str:
 
 
 if __name__ == "__main__":
-    {"find": find, "claim": claim, "hear": hear}[sys.argv[1]](*sys.argv[2:])
+    act: dict[str, Callable[..., None]] = {"find": find, "claim": claim, "ask": ask, "hear": hear}
+    act[sys.argv[1]](*sys.argv[2:])

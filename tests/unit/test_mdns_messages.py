@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import dns.flags
 import dns.message
+import dns.rdata
 import dns.rrset
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,7 +21,12 @@ def said(raw: bytes | None) -> list[tuple[str, int, str]]:
     """Name, lifetime and text of each record."""
     assert raw is not None
     message = dns.message.from_wire(raw, one_rr_per_rrset=True)
-    return [(each.name.to_text(), each.ttl, each[0].to_text()) for each in message.answer]
+    return [(each.name.to_text(), each.ttl, _plain(each)) for each in message.answer]
+
+
+def _plain(rrset: dns.rrset.RRset) -> str:
+    """The text of a record's data, whose class has the top bit that dnspython does not know."""
+    return dns.rdata.from_text("IN", rrset.rdtype, rrset[0].to_text()).to_text()
 
 
 def ask(name: str, kind: str) -> bytes:
@@ -44,7 +50,7 @@ def test_announcement_and_goodbye() -> None:
 
 def test_a_probe_says_what_is_meant() -> None:
     heard = read(probe(WEB))
-    assert heard.questions == (("web.local", 255, True),) and not heard.response
+    assert heard.questions[0] == ("web.local", 255, True) and not heard.response
     assert tuple((each.kind, each.data) for each in heard.records) == WEB.data
 
 

@@ -3,8 +3,8 @@
 >>> from ipaddress import ip_address
 >>> web = Claimed("web.local", (ip_address("192.168.2.9"),))
 >>> heard = read(probe(web))
->>> heard.questions, heard.records[0].name
-((('web.local', 255, True),), 'web.local')
+>>> heard.questions[0], heard.records[0].name
+(('web.local', 255, True), 'web.local')
 """
 
 from __future__ import annotations
@@ -116,11 +116,14 @@ def _name(raw: bytes, at: int) -> tuple[str, int]:
 
 
 def probe(claim: Claimed) -> bytes:
-    """Ask whether somebody has a name already, and say what is meant to be said of it (section 8.1)."""
+    """Ask whether somebody has a name already, and say what is meant to be said of it (section 8.1).
+
+    The question for any type is the one that counts. There are responders that do not know it, hence the others.
+    """
     name = encoded(claim.name)
-    question = name + struct.pack("!HH", ANY, IN | _TOP)
+    questions = b"".join(name + struct.pack("!HH", kind, IN | _TOP) for kind in (ANY, A, AAAA))
     records = b"".join(_record(name, kind, data, TTL) for kind, data in claim.data)
-    return _HEAD.pack(0, 0, 1, 0, len(claim.data), 0) + question + records
+    return _HEAD.pack(0, 0, 3, 0, len(claim.data), 0) + questions + records
 
 
 def announcement(claim: Claimed, ttl: int = TTL) -> bytes:

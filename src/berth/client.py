@@ -104,6 +104,10 @@ class Client:
         said = self._change("POST", "/v1/reconcile")
         return Outcome(msgspec.json.decode(bytes(said.value), type=tuple[str, ...]), said.plan, said.warnings)
 
+    def answers_names(self) -> bool:
+        """Whether sandboxes have a resolver: the daemon is there."""
+        return True
+
     def sweep(self) -> None:
         """Nothing: the daemon sweeps behind itself."""
 

@@ -20,6 +20,9 @@ Pairs: TypeAlias = tuple[tuple[str, str], ...]
 #: The options that limit an endpoint: towards the container, and from it.
 RATES = ("ingress_rate", "ingress_burst", "egress_rate", "egress_burst")
 
+#: The options that say how the endpoints of a network are called, and who is asked for the rest.
+NAMING = ("names", "domain", "dns", "mdns")
+
 
 class Ipam(StrEnum):
     """Who gives the endpoints of a network their addresses."""
@@ -97,6 +100,11 @@ class NetworkSpec:
         """How fast each endpoint may receive and send."""
         return tuple((key, value) for key, value in self.settings if key in RATES)
 
+    @property
+    def naming(self) -> Pairs:
+        """How endpoints are called; see `NAMING`."""
+        return tuple((key, value) for key, value in self.settings if key in NAMING)
+
     def setting(self, key: str) -> str | None:
         """The value of an option by its short name; None when it was not given."""
         return dict(self.settings).get(key)
@@ -141,6 +149,11 @@ class Network:
     keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
     labels: Pairs = ()
     options: Pairs = ()
+    naming: Pairs = ()  # how endpoints are called; see `NAMING`
+
+    def naming_option(self, key: str) -> str | None:
+        """The value of one of `NAMING`; None when it was not given."""
+        return dict(self.naming).get(key)
 
     @property
     def vets(self) -> bool:
@@ -315,6 +328,7 @@ class Endpoint:
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
     conflicts: tuple[Conflict, ...] = ()  # flat: one an address
     learnt: Learnt = Learnt()
+    aliases: tuple[str, ...] = ()  # more names, which other endpoints may have too
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
@@ -347,6 +361,7 @@ class AttachRequest:
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
     options: Pairs = ()
     leases: tuple[LeaseRecord, ...] = ()  # of the addresses that a server of the LAN's has given it
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Attach(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ifname: str | None = None
     ports: list[str] = []
     options: list[str] = []
+    aliases: list[str] = []
     dry_run: bool = False
 
 
@@ -106,6 +107,7 @@ def attach(asked: AttachRequest, *, dry_run: bool) -> Attach:
         ifname=asked.ifname,
         ports=[_port(mapping) for mapping in asked.ports],
         options=[f"{key}={value}" for key, value in asked.options],
+        aliases=list(asked.aliases),
         dry_run=dry_run,
     )
 

@@ -53,6 +53,7 @@ def load_network(data: bytes) -> Network:
         raw[field] = tuple(raw.get(field, ()))
     raw["routes"] = _routes(raw.get("routes", ()))
     raw["rates"] = tuple((key, value) for key, value in raw.get("rates", ()))
+    raw["naming"] = tuple((key, value) for key, value in raw.get("naming", ()))
     raw["ipam"] = Ipam(raw.get("ipam", Ipam.NETWORK))
     return Network(**raw)
 
@@ -92,6 +93,7 @@ def load_endpoint(data: bytes) -> Endpoint:
         for each in raw.get("conflicts", ())
     )
     raw["learnt"] = _learnt(raw["learnt"]) if "learnt" in raw else Learnt()
+    raw["aliases"] = tuple(raw.get("aliases", ()))
     return Endpoint(**raw)
 
 

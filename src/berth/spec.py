@@ -211,6 +211,19 @@ def _networks(text: str) -> str:
     return ",".join(dict.fromkeys(network_name(name.strip()) for name in text.split(",")))
 
 
+def _domain(text: str) -> str:
+    labels = text.lower().rstrip(".").split(".")
+    if len(text) > LONGEST_NAME or not all(
+        re.fullmatch("[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?", part) for part in labels
+    ):
+        raise Invalid(f"{text[:40]!r} is no domain: write it as lan or home.example")
+    return ".".join(labels)
+
+
+def _servers(text: str) -> str:
+    return ",".join(dict.fromkeys(str(parse_address(part.strip(), "name server")) for part in text.split(",")))
+
+
 def _services(text: str) -> str:
     return ",".join(dict.fromkeys(_one_of(name.strip(), SERVICES, "service") for name in text.split(",")))
 
@@ -282,6 +295,10 @@ OPTIONS: dict[str, Option] = {
     "addresses": Option(None, PLUGGED, _addresses, "where a LAN's endpoints have their addresses from: pool|dhcp"),
     "keep_lease": Option(None, PLUGGED, _boolean, "leave a lease at the server when its endpoint goes: true|false"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
+    "names": Option(None, PLUGGED, _boolean, "answer for the names of endpoints: true|false"),
+    "domain": Option(None, PLUGGED, _domain, "domain of the endpoints' names, as lan, which their resolvers search"),
+    "dns": Option(None, PLUGGED, _servers, "who is asked for all other names, in place of the host's: IP[,IP…]"),
+    "mdns": Option(None, PLUGGED, _boolean, "containers of a LAN are NAME.local for all of it: true|false"),
     "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
     "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
     "egress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may send, as 10mbit"),
@@ -486,6 +503,7 @@ def attach_request(
     ports: Sequence[str] = (),
     expose: Sequence[str] = (),
     options: Sequence[str] = (),
+    aliases: Sequence[str] = (),
 ) -> AttachRequest:
     """An endpoint as asked for, from texts; `ports` are in the grammar of `port_mappings`, `options` KEY=VALUE.
 
@@ -516,6 +534,7 @@ def attach_request(
         ifname=None if ifname is None else link_name(ifname),
         ports=mappings,
         options=checked,
+        aliases=tuple(dict.fromkeys(_name(text, "alias") for text in aliases)),
     )
 
 

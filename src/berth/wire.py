@@ -19,7 +19,8 @@ from berth.seams import Api, Kernel, LeaseClients, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import socket
+    from collections.abc import Callable, Mapping
 
     from berth.engine.uplink import Uplinks
     from berth.model import Lease, Proxied
@@ -116,6 +117,27 @@ def proxied() -> frozenset[Proxied] | None:
 def proxy_lock() -> Path:
     """Who holds this file is the proxy; in the daemon's own directory."""
     return socket_path().with_name("proxy.lock")
+
+
+def name_sockets(ns: str, identity: str, address: str) -> tuple[socket.socket, socket.socket]:
+    """What names are asked for at; see `kernel.name_sockets.bound`."""
+    from berth.kernel.name_sockets import bound
+
+    return bound(ns, identity, address)
+
+
+def multicast_sockets(link: str, groups: Mapping[socket.AddressFamily, str], port: int) -> list[socket.socket]:
+    """What names are asked for at on a LAN; see `kernel.name_sockets.multicast`."""
+    from berth.kernel.name_sockets import multicast
+
+    return multicast(link, groups, port)
+
+
+def sandbox_there(path: str) -> tuple[int, int] | None:
+    """What is at a sandbox's path; see `kernel.name_sockets.there`."""
+    from berth.kernel.name_sockets import there
+
+    return there(path)
 
 
 def _store_path(url: str | None) -> Path:

@@ -16,11 +16,14 @@ from starlette.types import ASGIApp
 
 from berth import wire
 from berth.daemon.app import app as daemon_app
+from berth.daemon.leases import Leases
+from berth.daemon.names import Names
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import Worker
 from berth.errors import NotFound
 from berth.kernel.linux import LinuxKernel
 from berth.model import Sandbox
+from berth.names.records import Place
 from berth.plan import Plan
 
 from .conftest import Host
@@ -50,6 +53,13 @@ class Fenced(LinuxKernel):
         return super().sandbox(text)
 
 
+class Silent(Names):
+    """Listens nowhere: a call here has a loop that ends with it."""
+
+    def _open(self, place: Place) -> None:
+        pass
+
+
 @pytest.fixture
 def app(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
     """The daemon's application, its engine in a thread that is in the test's namespaces."""
@@ -62,11 +72,11 @@ def app(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
     thread = worker._thread.submit(threading.get_native_id).result()
     loop = asyncio.new_event_loop()  # where chores wait for ever
 
-    async def tidy() -> Tidy:
-        return Tidy(engine, worker)
+    async def chores() -> tuple[Tidy, Leases, Names]:
+        return Tidy(engine, worker), Leases(engine, worker, wire.lease_clients), Silent(engine, worker)
 
     try:
-        yield daemon_app(engine, worker, loop.run_until_complete(tidy()))
+        yield daemon_app(engine, worker, *loop.run_until_complete(chores()), "/run/nobody.sock")
     finally:
         worker.close(engine.close)
         loop.close()

@@ -12,6 +12,8 @@ from berth.cli.output import PORT, dry_run_option, engine, json_option, print_js
 @click.argument("network")
 @click.argument("sandbox")
 @click.option("--name", help="The endpoint's name. [default: after the sandbox]")
+@click.option("--alias", "aliases", multiple=True, metavar="NAME",
+              help="Another name; several endpoints may have the same.")  # fmt: skip
 @click.option("--ip", "ips", multiple=True, metavar="IP", help="This address: one IPv4 and one IPv6 at most.")
 @click.option("--mac", help="This MAC. [default: on a LAN always the same for the name, behind NAT for the address]")
 @click.option("--ifname", help="The interface's name in the sandbox. [default: the first free of eth0, eth1, …]")
@@ -27,6 +29,7 @@ def attach(
     network: str,
     sandbox: str,
     name: str | None,
+    aliases: tuple[str, ...],
     ips: tuple[str, ...],
     mac: str | None,
     ifname: str | None,
@@ -48,6 +51,7 @@ def attach(
         ifname=ifname,
         ports=ports,
         options=options,
+        aliases=aliases,
     )
     with engine(ctx) as api:
         outcome = api.attach(request, dry_run=dry_run)

@@ -24,6 +24,8 @@ from berth.run import run as run_command
               " (by name or id) or of a sandbox.")  # fmt: skip
 @click.option("--name", help="The endpoint's and container's name. [default: a short random id]")
 @click.option("--hostname", help="The hostname inside. [default: the name; on network host, the host's]")
+@click.option("--alias", "aliases", multiple=True, metavar="NAME",
+              help="Another name; several endpoints may have the same.")  # fmt: skip
 @click.option("--ip", "ips", multiple=True, metavar="IP", help="This address: one IPv4 and one IPv6 at most.")
 @click.option("--mac", help="This MAC. [default: on a LAN always the same for the name, behind NAT for the address]")
 @click.option("-p", "--publish", "ports", multiple=True, metavar=PORT,
@@ -47,6 +49,7 @@ def run(
     network: str,
     name: str | None,
     hostname: str | None,
+    aliases: tuple[str, ...],
     ips: tuple[str, ...],
     mac: str | None,
     ports: tuple[str, ...],
@@ -83,7 +86,15 @@ def run(
         command=command,
         mode=mode,
         attach=_attach(
-            mode, word, name=name, ips=ips, mac=mac, ports=ports, expose=_exposed(exposed, publish_all), options=options
+            mode,
+            word,
+            name=name,
+            ips=ips,
+            mac=mac,
+            ports=ports,
+            expose=_exposed(exposed, publish_all),
+            options=options,
+            aliases=aliases,
         ),
         join=word if mode is Mode.JOIN else "",
         name=None if name is None else spec.endpoint_name(name),
@@ -113,8 +124,8 @@ def _attach(mode: Mode, network: str, *, name: str | None, **asked: Any) -> Atta
         return spec.attach_request(network=network, sandbox=f"pid:{os.getpid()}", name=name, **asked)
     if any(asked.values()):
         raise Invalid(
-            "only a network can give an address, a MAC, a port or an option: leave --ip, --mac, -p, -P and"
-            " --driver-opt out"
+            "only a network can give an address, a MAC, a port, an alias or an option: leave --ip, --mac, -p, -P,"
+            " --alias and --driver-opt out"
         )
     return None
 

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from berth import __version__, rest, schema
 from berth.daemon.http import handler
 from berth.daemon.leases import Leases
+from berth.daemon.names import Names
 from berth.daemon.openapi import document
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import Worker
@@ -28,10 +29,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger("berth")
 
 
-def app(engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, leased: str) -> ASGIApp:
+def app(engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, names: Names, leased: str) -> ASGIApp:
     """All that the daemon answers. `leased`: the path of the socket for Docker's calls about leases."""
     own = Starlette(
-        routes=_Own(engine, worker, tidy, leases).routes(), exception_handlers={HTTPException: _no_such_path}
+        routes=_Own(engine, worker, tidy, leases, names).routes(), exception_handlers={HTTPException: _no_such_path}
     )
     own.router.redirect_slashes = False
     docker = {
@@ -96,11 +97,12 @@ def _json(content: bytes, status: int = 200) -> Response:
 class _Own:
     """Berth's own API."""
 
-    def __init__(self, engine: Engine, worker: Worker, tidy: Tidy, leases: Leases) -> None:
+    def __init__(self, engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, names: Names) -> None:
         self._engine = engine
         self._leases = leases
         self._worker = worker
         self._tidy = tidy
+        self._names = names
 
     def routes(self) -> list[Route]:
         """Every path with its method."""
@@ -137,11 +139,13 @@ class _Own:
         asked = _read(body, rest.NetworkCreate)
         spec = rest.network_spec(asked)
         outcome = await self._worker.run(lambda: self._engine.create_network(spec, dry_run=asked.dry_run))
+        self._names.soon()
         return rest.reply(outcome, schema.dump(outcome.value))
 
     async def _remove(self, request: Request, _: bytes) -> bytes:
         name, dry_run = request.path_params["name"], _dry_run(request)
         outcome = await self._worker.run(lambda: self._engine.remove_network(name, dry_run=dry_run))
+        self._names.soon()
         return rest.reply(outcome, schema.dump(outcome.value))
 
     async def _endpoints(self, request: Request, _: bytes) -> bytes:
@@ -152,6 +156,8 @@ class _Own:
         asked = _read(body, rest.Attach)
         request = rest.attach_request(asked)
         outcome = await self._leases.attach(request, dry_run=asked.dry_run)
+        if not asked.dry_run:
+            await self._names.plugged(outcome.value)
         return rest.reply(outcome, schema.dump(outcome.value))
 
     async def _detach(self, request: Request, _: bytes) -> bytes:
@@ -160,6 +166,8 @@ class _Own:
         outcome = await self._worker.run(lambda: self._engine.detach(network, sandbox, dry_run=dry_run))
         self._tidy.sweep()
         await self._leases.settle()
+        if not dry_run:
+            self._names.unplugged(outcome.value)
         return rest.reply(outcome, _array([schema.dump(ep) for ep in outcome.value]))
 
     async def _list_leases(self, _: Request, __: bytes) -> bytes:

@@ -83,7 +83,7 @@ def _results() -> Json:
         ),
         "Endpoint": _object(
             id=text, network=text, name=text, sandbox={"type": "object"}, link=text, ifname=text, mac=text,
-            addresses=_TEXTS, ports=several,
+            addresses=_TEXTS, ports=several, aliases=_TEXTS,
         ),
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from berth.daemon import proxy
 from berth.daemon.app import app
 from berth.daemon.conflicts import Conflicts
 from berth.daemon.leases import Leases
+from berth.daemon.names import Names
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import DEADLINE, Worker
 from berth.engine.engine import Engine
@@ -50,10 +51,10 @@ def serve(engine: Engine, path: Path, notices: Callable[[], Notices], clients: M
 async def _serve(
     engine: Engine, worker: Worker, path: Path, notices: Callable[[], Notices], clients: MakeClients
 ) -> None:
-    tidy, leases = Tidy(engine, worker), Leases(engine, worker, clients)
+    tidy, leases, names = Tidy(engine, worker), Leases(engine, worker, clients), Names(engine, worker)
     leased = wire.leases_path()
     config = uvicorn.Config(
-        app(engine, worker, tidy, leases, str(leased)),
+        app(engine, worker, tidy, leases, names, str(leased)),
         http=_Protocol,
         loop="asyncio",
         ws="none",
@@ -71,8 +72,8 @@ async def _serve(
     # An older unit of systemd's holds the daemon's own socket only.
     own = [] if len(given) > 1 else [leased] if given else [path, leased]
     listeners = [*given, *map(_listen, own)]
-    conflicts = Conflicts(engine, worker)
-    chores = (tidy.run(), leases.run(), conflicts.run(), _watched(worker), proxy.keep(wire.proxy_lock()))
+    services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run())
+    chores = (*services, _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listeners[0].getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up

@@ -59,6 +59,7 @@ class BridgeDriver:
             host_access=asked.setting("host_access") != "false",
             proxy=asked.setting("proxy") or "auto",
             rates=asked.rates,
+            naming=asked.naming,
             icc=asked.setting("icc") != "false",
             allow=asked.setting("allow") or "",
             ipam=asked.ipam,
@@ -120,7 +121,7 @@ def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
 
 
 def _refuse_lans_options(asked: NetworkSpec) -> None:
-    for key in ("antispoof", "allow_services", "addresses", "keep_lease"):
+    for key in ("antispoof", "allow_services", "addresses", "keep_lease", "mdns"):
         if asked.setting(key) is not None:
             raise Invalid(f"option {key} is for the containers of a LAN, and this network is NAT: leave it out")
 

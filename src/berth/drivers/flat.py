@@ -59,6 +59,7 @@ class FlatDriver:
             ifname_prefix=asked.setting("iface_prefix") or "eth",
             routes=routes(asked, pools),
             rates=asked.rates,
+            naming=asked.naming,
             allow=asked.setting("allow") or "",
             conflict=asked.setting("conflict") or "fast",
             ipam=asked.ipam,

@@ -211,6 +211,7 @@ def _decide(
             placement=request.placement,
             options=request.options,
             learnt=learnt,
+            aliases=request.aliases,
         ),
         tuple(warnings),
     )

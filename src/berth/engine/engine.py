@@ -177,6 +177,10 @@ class Engine:
         """What is known of the LANs' addresses."""
         return self._parts.vetted
 
+    def answers_names(self) -> bool:
+        """Whether sandboxes have a resolver: only while a daemon runs, which is asked then."""
+        return False
+
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""
         return self._parts.lock.free()

@@ -145,7 +145,7 @@ def _placed(place: _Place, *, command: tuple[str, ...] = (), terminal: bool = Fa
         )
         sandbox = stack.enter_context(Sandbox(birth))
         plugged = stack.enter_context(_plugged(place, sandbox))
-        looks = look(request, place.name, plugged, target, _leases(place, plugged))
+        looks = look(request, place.name, plugged, target, _leases(place, plugged), answered=place.api.answers_names())
         dressed = sandbox.dress(looks)
         if command:  # a container sees none of what init sees
             for warning in dressed.warnings:

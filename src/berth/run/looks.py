@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from berth.model import Address, Endpoint, Lease, Network
+from berth.names.records import RESOLVER as RESOLVER_INSIDE
+from berth.names.records import named
 from berth.run import names
 from berth.run.channel import Look
 from berth.run.join import Target
@@ -24,11 +26,14 @@ def look(
     plugged: tuple[Network, Endpoint] | None = None,
     target: Target | None = None,
     leases: Sequence[Lease] = (),
+    *,
+    answered: bool = False,
 ) -> Look:
     """The looks of a sandbox; what is not said stays as it is outside.
 
-    `name` is the sandbox's own; `plugged` is where it was attached, `target` whose network it shares.
-    Name servers that its `leases` name take the place of the host's.
+    `name` is the sandbox's own; `plugged` is where it was attached, `target` whose network it shares;
+    `answered`, whether a daemon answers for names in sandboxes. Where it does not, name servers that the sandbox's
+    `leases` name take the place of the host's.
     """
     if request.mode is Mode.HOST:
         hostname = request.hostname or request.name
@@ -42,7 +47,11 @@ def look(
         return Look(hostname, {HOSTS: names.hosts(hostname, [], [name])})
     network, endpoint = plugged
     addresses = [interface.ip for interface in endpoint.addresses]
-    resolver = names.leased(leases) or names.resolv_conf(_resolver_outside(), _gateways(network, addresses))
+    if answered and named(network):
+        domains = [network.naming_option("domain") or "", *names.domains(leases)]
+        resolver = names.own_resolver(RESOLVER_INSIDE, domains, outside(RESOLVER))
+    else:
+        resolver = names.leased(leases) or names.resolv_conf(_resolver_outside(), _gateways(network, addresses))
     return Look(hostname, {RESOLVER: resolver, HOSTS: names.hosts(hostname, addresses, [name])})
 
 

@@ -31,14 +31,29 @@ def resolv_conf(host: str, fallback: Iterable[Address]) -> str:
     return _HEAD + "".join(f"{line}\n" for line in kept)
 
 
-def leased(leases: Iterable[Lease]) -> str:
+def leased(leases: Sequence[Lease]) -> str:
     """What the DHCP server says of name servers; "" where it names none."""
-    named = [lease for lease in leases if lease.dns]
-    servers = dict.fromkeys(address for lease in named for address in lease.dns)
-    search = dict.fromkeys(domain for lease in named for domain in (*lease.search, lease.domain) if domain)
+    servers = dict.fromkeys(address for lease in leases for address in lease.dns)
+    search = domains([lease for lease in leases if lease.dns])
     lines = [f"search {' '.join(search)}"] if search else []
     lines += [f"nameserver {address}" for address in servers]
     return _HEAD + "".join(f"{line}\n" for line in lines) if servers else ""
+
+
+def domains(leases: Iterable[Lease]) -> list[str]:
+    """Where a DHCP server says that names are to be looked for."""
+    return list(dict.fromkeys(domain for lease in leases for domain in (*lease.search, lease.domain) if domain))
+
+
+def own_resolver(server: str, domains: Iterable[str], host: str) -> str:
+    """Settings for the resolver that the sandbox has of its own; the host's search domains after the network's.
+
+    `ndots:0`: the name of a container may be one without a dot, and is asked for as it is before it is with a domain.
+    """
+    words = [line.split() for line in host.splitlines()]
+    outside = next((line[1:] for line in reversed(words) if len(line) > 1 and line[0] in ("search", "domain")), [])
+    search = " ".join(dict.fromkeys(filter(None, [*domains, *outside])))
+    return f"{_HEAD}nameserver {server}\n" + (f"search {search}\n" if search else "") + "options ndots:0\n"
 
 
 def only_local_stub(host: str) -> bool:

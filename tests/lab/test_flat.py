@@ -191,7 +191,6 @@ def test_a_reserved_address_is_refused(ground: Ground, part: int, what: str) -> 
     assert ground.told("endpoint ls") == []
 
 
-@pytest.mark.xfail(strict=True, reason="conflict detection is not built yet")
 def test_an_address_that_answers_on_the_lan_is_not_given(ground: Ground) -> None:
     ground.berth(POST)
     assert LAPTOP in ground.refused(f"attach br0 {ground.sandbox('web')} --ip {LAPTOP}")

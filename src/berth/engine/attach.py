@@ -100,6 +100,8 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[E
                 tx.open(intent)
         except _DryRun:
             return Outcome(ep, plan, warnings)
+        if net.vets:
+            parts.vetted.given(net.bridge, (address.ip for address in ep.addresses))
         parts.carry_out(intent, plan)
         if ep.ifname and ep.placement is Placement.FULL and net.announces(ep):
             parts.kernel.announce(ep.sandbox.path, ep.ifname, ep.mac)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
@@ -85,8 +86,9 @@ def _next(tx: Tx, net: Network, pool: Pool, held: Collection[Address], count: in
 
 def ask(parts: Parts, net: Network, addresses: Sequence[Address], mine: Collection[str]) -> dict[Address, str]:
     """Ask the LAN, and remember what it said."""
+    began = time.monotonic()
     holders = dict(parts.lan.holders(net.bridge, addresses, full=net.conflict == "full", mine=mine))
-    parts.vetted.asked(net.bridge, addresses, holders)
+    parts.vetted.asked(net.bridge, addresses, holders, began)
     return holders
 
 

@@ -22,6 +22,7 @@ class Vetted:
     def __init__(self) -> None:
         self._free: dict[tuple[str, Address], float] = {}  # since when
         self._held: dict[tuple[str, Address], tuple[float, str]] = {}  # since when, and by which MAC
+        self._given: dict[tuple[str, Address], float] = {}  # when: the endpoint that has it answers itself
         self._watched: dict[str, float] = {}  # since when
         self.lans = False  # whether there is any LAN to ask
         self.used = True  # whether an address was taken since candidates were vetted ahead
@@ -49,10 +50,19 @@ class Vetted:
             address for bridge, address in list(self._held) if bridge == dev and self.holder(dev, address) is not None
         )
 
-    def asked(self, dev: str, addresses: Iterable[Address], holders: Mapping[Address, str]) -> None:
-        """What came of asking."""
+    def given(self, dev: str, addresses: Iterable[Address]) -> None:
+        """Endpoints get addresses: from now on it is they who answer and claim them."""
+        for address in addresses:
+            self._given[dev, address] = time.monotonic()
+            self._free.pop((dev, address), None)
+            self._held.pop((dev, address), None)
+
+    def asked(self, dev: str, addresses: Iterable[Address], holders: Mapping[Address, str], began: float) -> None:
+        """What came of asking, which began then (by the monotonic clock)."""
         now = time.monotonic()
         for address in addresses:
+            if self._given.get((dev, address), 0.0) > began:
+                continue
             if address in holders:
                 self._free.pop((dev, address), None)
                 self._held[dev, address] = (now, holders[address])
@@ -77,5 +87,7 @@ class Vetted:
     def _forget(self, now: float) -> None:
         for key in [key for key, since in list(self._free.items()) if now - since > _WATCHED]:
             self._free.pop(key, None)
+        for key in [key for key, since in list(self._given.items()) if now - since > _HELD]:
+            self._given.pop(key, None)
         for key in [key for key, (since, _) in list(self._held.items()) if now - since > _HELD]:
             self._held.pop(key, None)

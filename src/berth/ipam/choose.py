@@ -100,9 +100,10 @@ def free(pool: Pool, ledger: Ledger) -> Iterator[Address]:
         number = first
         while number <= end:
             run = ledger.covering(number)
-            if run is None:
+            number = number if run is None else run[1] + 1  # runs never touch each other: it is free
+            if number <= end:
                 yield make(number)
-            number = number + 1 if run is None else run[1] + 1
+            number += 1
 
 
 def _exhausted(pool: Pool, held: Collection[Address]) -> Exhausted:

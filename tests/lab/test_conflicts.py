@@ -1,0 +1,121 @@
+"""Addresses that other machines of the LAN have, or take later, as who types `berth` sees it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+
+import pytest
+from lab_ground import LAPTOP, LAPTOP6, NULL, PIPE, STATION, Ground
+from test_proxied_ports import until
+
+from berth.lan.frames import announcement
+
+pytestmark = pytest.mark.timeout(90)
+
+LAN6 = "network create --driver flat --ipv6 -o parent=br0"
+SEND = (*STATION, "send", "eth0")
+WEB, WEB6 = "192.168.2.77", "fd00:2::77"
+
+
+@contextmanager
+def daemon(ground: Ground) -> Iterator[list[str]]:
+    """A daemon on the lab's host; what it has logged is there when it has ended."""
+    log: list[str] = []
+    with ground.lab.popen("host", ["berth", "daemon"], stdin=NULL, stdout=PIPE, stderr=NULL, text=True) as process:
+        try:
+            until(lambda: ground.sh('test -S "$BERTH_RUN/berth.sock" && echo yes || true') != "")
+            yield log
+        finally:
+            process.terminate()
+            log += process.communicate(timeout=30)[0].splitlines()
+
+
+def laptop_mac(ground: Ground) -> str:
+    return str(ground.ip("laptop", "link", "show", "eth0")[0]["address"])
+
+
+@pytest.fixture(params=[False, True], ids=["alone", "daemon"])
+def way(request: pytest.FixtureRequest, ground: Ground) -> Iterator[None]:
+    if not request.param:
+        yield
+        return
+    with daemon(ground):
+        yield
+
+
+def test_an_address_in_use_is_refused_or_passed_over(way: None, ground: Ground) -> None:
+    ground.berth(f"{LAN6} --subnet 192.168.2.0/24 --ip-range 192.168.2.50/31 --subnet fd00:2::/64 lan")
+    ground.sandbox("web")
+    for address in (LAPTOP, LAPTOP6):
+        complaint = ground.refused(f"attach lan web --ip {address}")
+        assert f"{address} is in use on the LAN by the machine with MAC {laptop_mac(ground)}" in complaint
+    assert ground.told("endpoint ls") == []
+    assert ground.attach("lan", "web")[0] == "192.168.2.51"
+    assert ground.pings(("web", LAPTOP), ("laptop", "192.168.2.51")) == []
+    ground.sandbox("db")
+    assert "held by 1 other machines" in ground.refused("attach lan db")
+
+
+def test_an_address_that_is_claimed_later_is_defended_and_reported(ground: Ground) -> None:
+    with daemon(ground) as log:
+        ground.berth(f"{LAN6} lan")
+        ground.sandbox("web")
+        with ground.station("router", "sniff", "lan0") as heard:
+            mac = ground.told(f"attach lan web --ip {WEB} --ip {WEB6}")["mac"]
+            lines: set[str] = set()
+
+            def defended() -> bool:
+                lines.update(heard())
+                return {f"{WEB} {mac}", f"{WEB6} {mac}"} <= lines
+
+            until(defended)  # the announcement of the attach
+            lines.clear()
+            ground.until_end(
+                f"ip address add {WEB}/24 dev eth0; ip address add {WEB6}/64 dev eth0 nodad",
+                f"ip address del {WEB}/24 dev eth0; ip address del {WEB6}/64 dev eth0",
+                "laptop",
+            )
+            claims = [announce(ground, WEB), announce(ground, WEB6)]
+
+            def claimed() -> bool:
+                ground.lab.run("laptop", [*SEND, *claims], check=True)
+                return defended()
+
+            until(claimed, 20)
+        (ep,) = ground.told("endpoint ls")
+        found = {(each["address"], each["mac"]) for each in ep["conflicts"]}
+        assert found == {(WEB, laptop_mac(ground)), (WEB6, laptop_mac(ground))}
+        shown = ground.tried("endpoint ls")
+        assert f"{WEB} of web is claimed by the machine with MAC {laptop_mac(ground)} too" in shown.stderr
+    said = [line for line in log if "is claimed by another machine" in line]
+    assert any(f"address {WEB} of endpoint web" in line and laptop_mac(ground) in line for line in said)
+    assert len(said) <= 2 + 4, said  # not more than one in ten seconds for an address
+
+
+def test_noise_does_not_stop_the_watch(ground: Ground) -> None:
+    with daemon(ground):
+        ground.berth(f"{LAN6} lan")
+        ground.sandbox("web")
+        ground.berth(f"attach lan web --ip {WEB}")
+        noise = [f"ffffffffffff02000000000908060001{number:04x}" + "ff" * (number % 50) for number in range(500)]
+        ground.lab.run("laptop", [*SEND, *noise], check=True)
+        claim = announce(ground, WEB)
+
+        def reported() -> bool:
+            ground.lab.run("laptop", [*SEND, claim], check=True)
+            return conflicts(ground) != []
+
+        until(reported, 20)
+
+
+def conflicts(ground: Ground) -> list[dict[str, str]]:
+    (ep,) = json.loads(ground.tried("endpoint ls --json").stdout)
+    return list(ep["conflicts"])
+
+
+def announce(ground: Ground, address: str) -> str:
+    """The laptop's announcement of an address, in hexadecimal."""
+    return announcement(ip_address(address), laptop_mac(ground)).hex()

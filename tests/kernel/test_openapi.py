@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from berth import wire
 from berth.daemon.app import app as daemon_app
+from berth.daemon.leases import Leases
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import Worker
 from berth.errors import NotFound
@@ -62,11 +63,11 @@ def app(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
     thread = worker._thread.submit(threading.get_native_id).result()
     loop = asyncio.new_event_loop()  # where chores wait for ever
 
-    async def tidy() -> Tidy:
-        return Tidy(engine, worker)
+    async def chores() -> tuple[Tidy, Leases]:
+        return Tidy(engine, worker), Leases(engine, worker, wire.lease_clients)
 
     try:
-        yield daemon_app(engine, worker, loop.run_until_complete(tidy()))
+        yield daemon_app(engine, worker, *loop.run_until_complete(chores()), "/run/berth/berth-dhcp.sock")
     finally:
         worker.close(engine.close)
         loop.close()

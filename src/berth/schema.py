@@ -119,6 +119,7 @@ def load_lease(data: bytes) -> LeaseRecord:
     asked["client_id"] = b64decode(asked["client_id"])
     asked["wanted"] = None if asked["wanted"] is None else ip_address(asked["wanted"])
     lease["request"] = LeaseRequest(**asked)
+    lease["server"] = b64decode(lease["server"])
     lease["address"] = ip_interface(lease["address"])
     lease["router"] = None if lease["router"] is None else ip_address(lease["router"])
     for field in ("dns", "ntp"):

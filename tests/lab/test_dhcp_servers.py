@@ -152,7 +152,7 @@ def test_a_refused_renewal_ends_the_lease_and_another_begins(home: Lan) -> None:
         with lan_servers.dnsmasq(home, elsewhere, leases="other"):
             await told.until(lambda: told.lost and told.changed, "refused, and given another")
             assert told.lost[0][0].address == lease.address and "refuses" in told.lost[0][1]
-            assert told.changed[-1].address.ip >= IPv4Address("10.77.0.150")
+            assert int(told.changed[-1].address.ip) >= int(IPv4Address("10.77.0.150"))
         told.clients.close()
 
     run(home, work)
@@ -217,7 +217,7 @@ def test_kea_gives_prolongs_and_ends(home: Lan) -> None:
             assert (lease.lifetime, lease.t1, lease.t2) == (4, 1, 3)
             await told.until(lambda: len(told.changed) >= 3, "renewed")
             assert {each.address for each in told.changed} == {lease.address}
-            await told.clients.release("key1")
+            await told.clients.release("key1", tell=False)
             again = await told.clients.acquire(request())
             assert again.address == lease.address
         await told.until(lambda: told.lost, "expired")

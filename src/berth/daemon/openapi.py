@@ -58,6 +58,7 @@ def _paths() -> Json:
         "/v1/ports": {
             "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
+        "/v1/leases": {"get": _operation("All leases of the LAN's DHCP server.", _list("Lease"))},
         "/v1/reconcile": {"post": _operation("Put host and records in order.", _outcome(_TEXTS))},
     }
 
@@ -85,6 +86,7 @@ def _results() -> Json:
             id=text, network=text, name=text, sandbox={"type": "object"}, link=text, ifname=text, mac=text,
             addresses=_TEXTS, ports=several, aliases=_TEXTS,
         ),
+        "Lease": _object(lease={"type": "object"}, endpoint=text, pool=text, keep=flag, trouble=text),
     }  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """One packet socket on a LAN bridge for all the clients behind it.
 
-The socket sees what comes up to the bridge itself: broadcasts, which is why clients ask for broadcast answers. Nothing
-has to be promiscuous, and no port of the bridge has a tap on its path.
+The socket sees what comes up to the bridge itself: broadcasts, which is why clients ask for broadcast answers. There
+are servers (Kea) that send even those to the client's MAC, which the bridge hands to its ports only; so the bridge is
+promiscuous while an answer is awaited, and no longer: it costs every frame that crosses the bridge a copy.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33  # asm-generic/socket.h
 _ROOM = 4 << 20  # bytes of answers that may wait
 _AT_ONCE = 64  # frames before the loop's other work has its turn
 _LARGEST_FRAME = 2048
+_SOL_PACKET, _JOIN, _LEAVE, _PROMISCUOUS = 263, 1, 2, 1  # linux/if_packet.h
+_AWAIT = 5.0  # seconds that an answer may take
 _ETH_P_IP = 0x0800
 _GONE = (errno.ENXIO, errno.ENODEV)
 # Classic BPF (Documentation/networking/filter.rst): IPv4, UDP, not a later fragment, to port 68 — else nothing.
@@ -50,6 +53,8 @@ class Mux:
         self._loop = asyncio.get_running_loop()
         self._socket = _open(dev)
         self._loop.add_reader(self._socket.fileno(), self._receive)
+        self._awaits: asyncio.TimerHandle | None = None  # until then the bridge is promiscuous
+        self._until = 0.0
 
     def send(self, datagram: frames.Datagram) -> None:
         """Send a frame. What there is no room for is lost like any other packet: the client sends it again.
@@ -57,6 +62,7 @@ class Mux:
         Raises `NotFound` (the bridge is gone), `Denied` and `Refused` (it is down).
         """
         frame = frames.encode(datagram)
+        self._await()
         try:
             self._try(frame)
         except OSError as error:
@@ -68,8 +74,28 @@ class Mux:
 
     def close(self) -> None:
         """Hear and say no more."""
+        if self._awaits is not None:
+            self._awaits.cancel()
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
+
+    def _await(self) -> None:
+        self._until = self._loop.time() + _AWAIT
+        if self._awaits is None:
+            self._promiscuous(_JOIN)
+            self._awaits = self._loop.call_at(self._until, self._leave)
+
+    def _leave(self) -> None:
+        if self._until > self._loop.time():  # more was sent since
+            self._awaits = self._loop.call_at(self._until, self._leave)
+            return
+        self._awaits = None
+        self._promiscuous(_LEAVE)
+
+    def _promiscuous(self, how: int) -> None:
+        with contextlib.suppress(OSError):  # the link is gone, which sending tells
+            index = socket.if_nametoindex(self._dev)
+            self._socket.setsockopt(_SOL_PACKET, how, struct.pack("iHH8x", index, _PROMISCUOUS, 0))
 
     def _try(self, frame: bytes) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -78,8 +104,9 @@ class Mux:
     def _reopen(self) -> None:
         fresh = _open(self._dev)
         self.close()
-        self._socket = fresh
+        self._socket, self._awaits = fresh, None
         self._loop.add_reader(fresh.fileno(), self._receive)
+        self._await()
 
     def _receive(self) -> None:
         for _ in range(_AT_ONCE):

@@ -19,7 +19,8 @@ from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from berth.engine.uplink import Uplinks
-    from berth.model import Proxied
+    from berth.events import Tell
+    from berth.model import Host, Proxied, Traffic
     from berth.store.uplinks import UplinkRecords
 
 
@@ -59,9 +60,32 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     `store`: a URL (`sqlite:PATH`); None: $BERTH_STORE, else SQLite in the state directory.
     Raises `Invalid` for a URL of another kind, and what the store raises when it cannot be opened.
     """
+    return Engine(_parts(store, kernel))
+
+
+def told_engine(tell: Tell, store: str | None = None) -> Engine:
+    """The engine, in this process, that tells of each thing it does. Raises as `engine` does."""
+    from berth.engine.told import Told
+
+    return Told(_parts(store, None), tell)
+
+
+def host() -> Host:
+    """The facts about this host. Raises `Denied` and `NotFound`."""
+    return LinuxKernel().host()
+
+
+def traffic() -> dict[str, Traffic]:
+    """What each link of this host has carried, by its name. Raises `Refused`."""
+    from berth.kernel.traffic import read
+
+    return read()
+
+
+def _parts(store: str | None, kernel: Kernel | None) -> Parts:
     path = _store_path(store or os.environ.get("BERTH_STORE"))
     opened = SqliteStore(path)
-    parts = Parts(
+    return Parts(
         kernel=kernel or LinuxKernel(),
         store=opened,
         lock=StateLock(path.with_suffix(".lock")),
@@ -70,7 +94,6 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
         identity=lambda: secrets.token_hex(32),
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
     )
-    return Engine(parts)
 
 
 def notices(*, steady: bool = True) -> Notices:

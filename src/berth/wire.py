@@ -12,12 +12,13 @@ from berth.drivers import DRIVERS, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
-from berth.errors import Invalid
+from berth.errors import Invalid, NotFound
 from berth.kernel.linux import LinuxKernel
 from berth.seams import Api, Kernel, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from berth.client import Client
     from berth.engine.uplink import Uplinks
     from berth.events import Tell
     from berth.model import Host, Proxied, Traffic
@@ -46,7 +47,15 @@ def api(store: str | None = None) -> Api:
     return engine(store)
 
 
-def _daemon(path: Path) -> Api | None:
+def daemon() -> Client:
+    """The daemon. Raises `NotFound` where none listens, and `Denied`."""
+    client = _daemon(socket_path())
+    if client is None:
+        raise NotFound(f"no daemon listens on {socket_path()}: start it with `berth daemon`")
+    return client
+
+
+def _daemon(path: Path) -> Client | None:
     if not os.path.exists(path):  # nor where it may not be looked for: nor can the records be read then
         return None
     from berth.client import reachable  # HTTP takes longer to load than most commands take

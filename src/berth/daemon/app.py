@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -27,9 +27,14 @@ T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger("berth")
 
 
-def app(engine: Engine, worker: Worker, tidy: Tidy) -> ASGIApp:
-    """All that the daemon answers."""
-    own = Starlette(routes=_Own(engine, worker, tidy).routes(), exception_handlers={HTTPException: _no_such_path})
+def routes(engine: Engine, worker: Worker, tidy: Tidy) -> list[Route]:
+    """Berth's own API."""
+    return _Own(engine, worker, tidy).routes()
+
+
+def app(engine: Engine, worker: Worker, tidy: Tidy, more: Sequence[Route] = ()) -> ASGIApp:
+    """All that the daemon answers; `more`: the page's paths."""
+    own = Starlette(routes=[*routes(engine, worker, tidy), *more], exception_handlers={HTTPException: _no_such_path})
     own.router.redirect_slashes = False
     docker = {
         f"/{name}": handler(name, _docker(call, worker), _refuse_docker) for name, call in calls(engine, tidy).items()

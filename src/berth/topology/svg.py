@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from berth.topology.nouns import Nic, Node, Segment, Topology
-from berth.topology.text import fit
+from berth.topology.text import fit, width
 
 _MARGIN, _GAP = 24, 12
 _SIDE = 250  # width of the left column
@@ -37,7 +37,8 @@ def draw(topology: Topology, *, style: bool = True) -> str:
     """The picture as SVG. `style`: with its own colours and fonts, to stand by itself."""
     columns = _columns(topology.endpoints)
     side, nics, low = _side(topology)
-    cards, cables, y = [], [], _MARGIN
+    cards, cables = [], []
+    y: float = _MARGIN
     left = _MARGIN + _SIDE + _LANE
     for number, segment in enumerate(topology.segments):
         card, height = _card(segment, left, y, columns)
@@ -130,12 +131,13 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
     below: float = y + _HEAD
     for first in range(0, len(segment.nodes), columns):
         row = [_node_lines(node) for node in segment.nodes[first : first + columns]]
+        most = max(len(lines) for lines in row)
         for place, lines in enumerate(row):
             title = _about(segment.nodes[first + place])
-            cells.append(_box(lines, x + _PAD + place * (_CELL + _GAP), below, _CELL, title, "cell"))
-        below += max(_height(len(lines)) for lines in row) + _GAP
+            cells.append(_box(lines, x + _PAD + place * (_CELL + _GAP), below, _CELL, title, "cell", most))
+        below += _height(most) + _GAP
     high = below - y if segment.nodes else _HEAD + 4
-    head = " · ".join(filter(None, [segment.driver, segment.bridge and f"bridge {segment.bridge}", _reach(segment)]))
+    head = " · ".join(filter(None, [segment.driver, segment.bridge, "internal" if segment.internal else ""]))
     pools = "  ".join([*segment.subnets, *(f"gateway {address}" for address in segment.gateways)])
     count = f"{len(segment.nodes)} endpoint{'' if len(segment.nodes) == 1 else 's'}"
     half = (wide - 3 * _PAD) / 2
@@ -144,20 +146,25 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
         f'<rect class="card" x="{x}" y="{y:g}" width="{wide}" height="{high:g}" rx="10"/>',
         f'<rect class="bar" x="{x}" y="{y + 10:g}" width="5" height="{_HEAD - 20}" rx="2"/>',
         _text(segment.name, x + 2 * _PAD, y + 25, half, "title", 16),
-        _text(f"{head} · {count}", x + 2 * _PAD, y + 46, half, "soft", 12),
+        _text(f"{head} · {count}", x + 2 * _PAD, y + 46, wide - 4 * _PAD, "soft", 12),
         _text(pools, x + 2 * _PAD + half, y + 25, half, "soft mono", 12),
         "</g>",
     ]
     return "".join(parts) + "".join(cells), high
 
 
-def _reach(segment: Segment) -> str:
-    return "internal" if segment.internal else ""
-
-
 def _node_lines(node: Node) -> list[tuple[str, str]]:
     shown = node.ports if len(node.ports) <= 1 else (f"{node.ports[0]} +{len(node.ports) - 1}",)
-    return [(node.name, "name"), *((address, "mono") for address in node.addresses), *((p, "ports mono") for p in shown)]
+    addresses = [line for address in node.addresses for line in _halves(address)]
+    return [(node.name, "name"), *((line, "mono") for line in addresses), *((port, "ports mono") for port in shown)]
+
+
+def _halves(address: str) -> list[str]:
+    """An address in one line, or in two where it is too long: half an address is none."""
+    if width(address, 13, mono=True) <= _CELL - 2 * _PAD:
+        return [address]
+    cut = address.index(":", len(address) // 2) + 1
+    return [address[:cut], address[cut:]]
 
 
 def _about(node: Node) -> str:
@@ -172,10 +179,13 @@ def _height(lines: int) -> float:
     return lines * _LINE + 14
 
 
-def _box(lines: Sequence[tuple[str, str]], x: float, y: float, wide: float, title: str, kind: str) -> str:
-    """Lines of text, each with its class, in a frame."""
+def _box(
+    lines: Sequence[tuple[str, str]], x: float, y: float, wide: float, title: str, kind: str, room: int = 0
+) -> str:
+    """Lines of text, each with its class, in a frame; `room`: the lines that it is high, if more than it has."""
     texts = "".join(_lines(lines, x, y, wide))
-    frame = f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{wide}" height="{_height(len(lines))}" rx="7"/>'
+    high = _height(max(room, len(lines)))
+    frame = f'<rect class="{kind}" x="{x:g}" y="{y:g}" width="{wide}" height="{high}" rx="7"/>'
     return f"<g><title>{escape(title)}</title>{frame}{texts}</g>"
 
 

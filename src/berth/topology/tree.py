@@ -1,9 +1,9 @@
 """The map as a tree for the terminal.
 
-    host
-    ├─ eth0 in br0   192.168.2.2/24
-    └─ lan   flat on br0   192.168.2.0/24
-       └─ web   192.168.2.3   8080→80/tcp
+host
+├─ eth0 in br0   192.168.2.2/24
+└─ lan   flat on br0   192.168.2.0/24
+   └─ web   192.168.2.3   8080→80/tcp
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import cache
 from pathlib import Path
@@ -53,7 +54,7 @@ class Page:
         return Response(text, media_type="text/html")
 
     async def _parts(self, _: Request) -> Response:
-        return Response(msgspec.json.encode(await self._rendered()), media_type="application/json")
+        return Response(json.dumps(await self._rendered()), media_type="application/json")  # Markup is a kind of str
 
     async def _rendered(self) -> dict[str, str]:
         """Each part as HTML; one that has nothing to show is empty."""

@@ -16,9 +16,9 @@ def build(name: str, host: Host, networks: Sequence[Network], endpoints: Sequenc
     by_network: dict[str, list[Endpoint]] = defaultdict(list)
     for ep in endpoints:
         by_network[ep.network].append(ep)
-    segments = tuple(_segment(net, by_network[net.id], host) for net in networks)
-    used = {nic for segment in segments for nic in segment.nics}
     cables = {ep.link for ep in endpoints}
+    segments = tuple(_segment(net, by_network[net.id], host, cables) for net in networks)
+    used = {nic for segment in segments for nic in segment.nics}
     nics = tuple(_nic(link, host) for link in host.links if link.name in used or _outside(link, cables))
     return Topology(name, nics, _routers(networks, host), segments)
 
@@ -34,7 +34,7 @@ def _nic(link: HostLink, host: Host) -> Nic:
     return Nic(link.name, link.mac, link.up, shown, link.master)
 
 
-def _segment(net: Network, endpoints: Sequence[Endpoint], host: Host) -> Segment:
+def _segment(net: Network, endpoints: Sequence[Endpoint], host: Host, cables: set[str]) -> Segment:
     pool = net.pools[0] if net.pools else None
     return Segment(
         id=net.id,
@@ -43,19 +43,19 @@ def _segment(net: Network, endpoints: Sequence[Endpoint], host: Host) -> Segment
         bridge=net.bridge,
         subnets=tuple(str(pool.subnet) for pool in net.pools),
         gateways=tuple(str(pool.gateway) for pool in net.pools if pool.gateway is not None),
-        nics=net.nics if net.driver == "flat" else _ways_out(net, host),
+        nics=net.nics if net.driver == "flat" else _ways_out(net, host, cables),
         internal=net.internal,
         capacity=0 if pool is None else pool.span.num_addresses,
         nodes=tuple(_node(ep) for ep in endpoints),
     )
 
 
-def _ways_out(net: Network, host: Host) -> tuple[str, ...]:
+def _ways_out(net: Network, host: Host, cables: set[str]) -> tuple[str, ...]:
     """The links of the host's default routes, which a network behind NAT goes out by."""
     if net.internal:
         return ()
     ways = (route.dev for route in host.routes if not route.dst.prefixlen)
-    ports = {name: tuple(p.name for p in host.ports(name) if p.kind not in ("veth",)) or (name,) for name in ways}
+    ports = {name: tuple(p.name for p in host.ports(name) if p.name not in cables) or (name,) for name in ways}
     return tuple(dict.fromkeys(port for several in ports.values() for port in several if port))
 
 

@@ -138,16 +138,17 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
         below += _height(most) + _GAP
     high = below - y if segment.nodes else _HEAD + 4
     head = " · ".join(filter(None, [segment.driver, segment.bridge, "internal" if segment.internal else ""]))
-    pools = "  ".join([*segment.subnets, *(f"gateway {address}" for address in segment.gateways)])
+    gateway = f"gateway {', '.join(segment.gateways)}" if segment.gateways else ""
+    pools = "  ".join(filter(None, [", ".join(segment.subnets), gateway]))
     count = f"{len(segment.nodes)} endpoint{'' if len(segment.nodes) == 1 else 's'}"
-    half = (wide - 3 * _PAD) / 2
+    third = (wide - 3 * _PAD) / 3
     parts = [
         f'<g class="{kind}"><title>network {escape(segment.name)}: {escape(pools)}</title>',
         f'<rect class="card" x="{x}" y="{y:g}" width="{wide}" height="{high:g}" rx="10"/>',
         f'<rect class="bar" x="{x}" y="{y + 10:g}" width="5" height="{_HEAD - 20}" rx="2"/>',
-        _text(segment.name, x + 2 * _PAD, y + 25, half, "title", 16),
+        _text(segment.name, x + 2 * _PAD, y + 25, third, "title", 16),
         _text(f"{head} · {count}", x + 2 * _PAD, y + 46, wide - 4 * _PAD, "soft", 12),
-        _text(pools, x + 2 * _PAD + half, y + 25, half, "soft mono", 12),
+        _text(pools, x + 2 * _PAD + third, y + 25, 2 * third - _PAD, "soft mono", 12),
         "</g>",
     ]
     return "".join(parts) + "".join(cells), high

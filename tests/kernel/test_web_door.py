@@ -42,11 +42,13 @@ class Daemon:
         return self.others[-1]
 
     def end(self) -> None:
-        for process in (self.process, *self.others):
+        for process in self.others:
             process.kill()
             process.wait()
             if process.stdout is not None:
                 process.stdout.close()
+        self.process.kill()
+        self.process.wait()
 
 
 @pytest.fixture

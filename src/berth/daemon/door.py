@@ -17,7 +17,6 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _KEPT = 32  # links that are good at a time; the oldest goes
-_OPENS = "/v1/web"  # hands out links, and is for the daemon's own socket alone
 HEADERS = {
     b"content-security-policy": b"default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     b"x-content-type-options": b"nosniff",
@@ -59,13 +58,11 @@ class Door:
         if host not in hosts:
             return PlainTextResponse("berth: this page is at 127.0.0.1 only: see `berth web`\n", 421)
         given = request.query_params.get("token")
-        if given is not None and request.method == "GET" and request.url.path == "/":
+        if given is not None and request.method == "GET" and request.scope["path"] == "/":
             return self._enter(given)
         write = self._known(request)
         if write is None:
             return PlainTextResponse("berth: run `berth web` for a link to this page\n", 403)
-        if request.url.path == _OPENS:
-            return PlainTextResponse("berth: links are made by `berth web` alone\n", 403)
         if request.method not in ("GET", "HEAD"):
             if not write:
                 return PlainTextResponse("berth: this page only shows: run `berth web --write`\n", 403)

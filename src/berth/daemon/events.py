@@ -15,6 +15,7 @@ from berth.events import Event, Operation
 _REMEMBERED = 1000  # events, for who asks what has been
 _BEHIND = 1000  # events that a follower may be late before it is let go
 _ALIVE = 15  # seconds between comments on a silent stream, by which both ends learn that the other is there
+NUDGE = Event("", "host", "nudge", "", "")  # nothing that happened: what is shown may have changed all the same
 log = logging.getLogger("berth")
 _encode = msgspec.json.encode
 
@@ -56,6 +57,11 @@ class Events:
     def _end(self, queue: asyncio.Queue[tuple[int, Event] | None]) -> None:
         self._followers.pop(queue, None)
         queue.put_nowait(None)
+
+    def nudge(self) -> None:
+        """Have followers look again, though nothing was done; from the loop's own thread."""
+        for queue in self._followers:
+            queue.put_nowait((0, NUDGE))
 
     def close(self) -> None:
         """End all streams: a daemon that leaves waits for its answers to be finished."""
@@ -102,7 +108,10 @@ async def stream(events: Events, since: str, after: int) -> AsyncIterator[bytes]
     """The events as a stream's bytes, beginning with a comment, so that the client's answer begins at once."""
     yield b": berth\n\n"
     async for entry in events.follow(since, after):
-        yield b": alive\n\n" if entry is None else frame("event", _encode(entry[1]), entry[0])
+        if entry is None or entry[1] is NUDGE:
+            yield b": alive\n\n"
+        else:
+            yield frame("event", _encode(entry[1]), entry[0])
 
 
 def _line(operation: Operation) -> str:

@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-
-import msgspec
+from dataclasses import dataclass
+from typing import Protocol
 
 from berth.daemon.metrics import Facts
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
+from berth.errors import BerthError
 from berth.model import Host, Traffic
 from berth.topology import Topology, build
 
 _FRESH = 1.5  # seconds for which counters are as good as new
+_EXAMINED = 60  # seconds between two examinations by the doctor, while somebody looks
+log = logging.getLogger("berth")
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(Protocol):
     """Something that is wrong, as the doctor says it."""
 
-    check: str
-    severity: str
-    message: str
-    fix: str
+    @property
+    def check(self) -> str: ...
+    @property
+    def severity(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def fix(self) -> str: ...
 
 
-class Sources(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Sources:
     """Where to look besides the engine. `findings`: None where there is no doctor."""
 
     host: Callable[[], Host]
@@ -38,10 +47,14 @@ class Sources(msgspec.Struct, frozen=True):
 class Look:
     """Looks at the host and the records."""
 
-    def __init__(self, engine: Engine, worker: Worker, sources: Sources) -> None:
+    def __init__(self, engine: Engine, worker: Worker, sources: Sources, changed: Callable[[], None]) -> None:
         self._engine = engine
         self._worker = worker
         self._sources = sources
+        self._changed = changed  # told when the doctor says something else than before
+        self._found: Sequence[Finding] | None = None
+        self._examined = float("-inf")
+        self._examining: asyncio.Task[None] | None = None
         self._read: tuple[float, Mapping[str, Traffic]] = (float("-inf"), {})
 
     async def topology(self) -> Topology:
@@ -65,5 +78,22 @@ class Look:
         return self._read[1]
 
     async def findings(self) -> Sequence[Finding] | None:
-        """What the doctor says; None where there is none. In a thread of its own: it may take seconds."""
-        return None if self._sources.findings is None else await asyncio.to_thread(self._sources.findings)
+        """What the doctor said last; None where there is none, or not yet: it may take seconds, and nobody waits."""
+        if self._sources.findings is None:
+            return None
+        if self._examining is None and time.monotonic() - self._examined >= _EXAMINED:
+            self._examining = asyncio.create_task(self._examine(self._sources.findings))
+        return self._found
+
+    async def _examine(self, doctor: Callable[[], Sequence[Finding]]) -> None:
+        """In a thread of its own, and once for all who look."""
+        found = self._found
+        try:
+            found = await asyncio.to_thread(doctor)
+        except BerthError as error:
+            log.warning("the doctor fails: %s", error)
+        finally:
+            self._examined, self._examining = time.monotonic(), None
+        if found != self._found:
+            self._found = found
+            self._changed()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from berth import rest
 from berth.daemon.events import Events, frame, stream
-from berth.daemon.look import Look
+from berth.daemon.look import Finding, Look
 from berth.daemon.metrics import TYPE, Metrics
 from berth.errors import BerthError, codes
-from berth.topology import svg
+from berth.topology import Topology, svg
 
 _HERE = Path(__file__).parent / "web"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
@@ -59,10 +59,7 @@ class Page:
     async def _rendered(self) -> dict[str, str]:
         """Each part as HTML; one that has nothing to show is empty."""
         topology, findings = await self._look.topology(), await self._look.findings()
-        picture = Markup(svg.draw(topology, style=False))  # escapes what it is told by itself
-        template = _templates().get_template("parts.html")
-        said = template.make_module({"topology": topology, "report": findings, "picture": picture})
-        return {part: Markup(getattr(said, part)()) for part in _PARTS}
+        return await asyncio.to_thread(_render, topology, findings)  # for a thousand endpoints it takes a while
 
     async def _stream(self, request: Request) -> Response:
         return StreamingResponse(self._fresh(), media_type="text/event-stream")
@@ -84,6 +81,7 @@ class Page:
             yield frame("hello", b"{}")
             while not ended.is_set():
                 yield frame("traffic", await self._counters())
+                await self._look.findings()  # has the doctor look again, if it is long ago
                 try:
                     async with asyncio.timeout(_ROUND):
                         await changed.wait()
@@ -111,6 +109,13 @@ class Page:
     async def _scrape(self, request: Request) -> Response:
         facts = await self._look.facts(traffic=request.query_params.get("endpoints") == "true")
         return Response(self._metrics.text(facts), headers={"content-type": TYPE})
+
+
+def _render(topology: Topology, findings: Sequence[Finding] | None) -> dict[str, str]:
+    picture = Markup(svg.draw(topology, style=False))  # escapes what it is told by itself
+    template = _templates().get_template("parts.html")
+    said = template.make_module({"topology": topology, "report": findings, "picture": picture})
+    return {part: Markup(getattr(said, part)()) for part in _PARTS}
 
 
 async def _file(request: Request) -> Response:

@@ -54,7 +54,7 @@ async def _serve(
 ) -> None:
     tidy = Tidy(engine, worker)
     metrics = Metrics()
-    page = Page(Look(engine, worker, sources), events, metrics)
+    page = Page(Look(engine, worker, sources, events.nudge), events, metrics)
     own = routes(engine, worker, tidy)
     web = Web([*page.routes(), *own])
     server = Server(configure(app(engine, worker, tidy, [*page.routes(), web.route()])))

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from berth import rest
 from berth.daemon.door import Door
-from berth.daemon.http import body
+from berth.daemon.http import Unheard, body
 from berth.daemon.server_parts import Server, configure
 from berth.errors import BerthError, Denied, Invalid, Refused, Taken, codes
 
@@ -29,7 +29,7 @@ class Web:
         self._open: tuple[int, Door, Server, asyncio.Task[None]] | None = None
 
     def route(self) -> Route:
-        """`POST /v1/web`."""
+        """`POST /v1/web`: for the daemon's own socket alone, since it hands out links."""
         return Route("/v1/web", self._answer, methods=["POST"])
 
     async def _answer(self, request: Request) -> Response:
@@ -82,4 +82,5 @@ def _listen(port: int) -> socket.socket:
 
 
 def _refused(error: BerthError) -> Response:
-    return Response(rest.failure(error), codes(error).http, media_type="application/json")
+    status = error.status if isinstance(error, Unheard) else codes(error).http
+    return Response(rest.failure(error), status, media_type="application/json")

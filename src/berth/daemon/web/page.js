@@ -49,6 +49,7 @@ function put(fresh) {
       if (!known.has(row.dataset.id)) row.classList.add("new");
     }
   }
+  byId("findings-part").hidden = !fresh.findings.trim();
   filter();
   traffic();
 }

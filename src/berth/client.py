@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -16,6 +16,7 @@ import msgspec
 
 from berth import rest, schema
 from berth.errors import Denied, Refused
+from berth.events import Event
 from berth.model import AttachRequest, Endpoint, LeaseRecord, Network, NetworkSpec, PortChange
 from berth.seams import Outcome
 
@@ -107,6 +108,20 @@ class Client:
     def answers_names(self) -> bool:
         """Whether sandboxes have a resolver: the daemon is there."""
         return True
+
+    def web(self, asked: rest.Web) -> str:
+        """Open the page; a link to it."""
+        return msgspec.json.decode(self._ask("POST", "/v1/web", asked), type=dict[str, str])["link"]
+
+    def events(self, since: str = "") -> Iterator[Event]:
+        """What the daemon does, as it does it; with `since` (RFC 3339, UTC), what it remembers of before, too."""
+        self._http.request("GET", "/v1/events?" + urlencode({"since": since}))
+        if self._http.sock is not None:
+            self._http.sock.settimeout(None)
+        response = self._http.getresponse()
+        while line := response.readline():
+            if line.startswith(b"data: "):
+                yield msgspec.json.decode(line[6:], type=Event)
 
     def sweep(self) -> None:
         """Nothing: the daemon sweeps behind itself."""

@@ -391,6 +391,16 @@ class HostRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a link of the host's has carried since it was made, seen from the host."""
+
+    rx_bytes: int
+    tx_bytes: int
+    rx_packets: int
+    tx_packets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """The facts about the host that a decision may rest on, gathered once."""
 

@@ -57,6 +57,13 @@ class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/web: what `berth web` takes. `port`: 0 for any, or the one that is open already."""
+
+    write: bool = False
+    port: int = 0
+
+
 class Reply(msgspec.Struct, frozen=True):
     """The outcome of a verb that changes something."""
 

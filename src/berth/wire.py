@@ -12,7 +12,7 @@ from berth.drivers import DRIVERS, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
-from berth.errors import Invalid
+from berth.errors import Invalid, NotFound
 from berth.kernel.linux import LinuxKernel
 from berth.lan.linux import LinuxLan
 from berth.seams import Api, Kernel, LeaseClients, Notices
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
 
+    from berth.client import Client
     from berth.engine.uplink import Uplinks
-    from berth.model import Lease, Proxied
+    from berth.events import Tell
+    from berth.model import Address, Host, Lease, Proxied, Traffic
     from berth.store.uplinks import UplinkRecords
 
 
@@ -54,7 +56,15 @@ def api(store: str | None = None) -> Api:
     return engine(store)
 
 
-def _daemon(path: Path) -> Api | None:
+def daemon() -> Client:
+    """The daemon. Raises `NotFound` where none listens, and `Denied`."""
+    client = _daemon(socket_path())
+    if client is None:
+        raise NotFound(f"no daemon listens on {socket_path()}: start it with `berth daemon`")
+    return client
+
+
+def _daemon(path: Path) -> Client | None:
     if not os.path.exists(path):  # nor where it may not be looked for: nor can the records be read then
         return None
     from berth.client import reachable  # HTTP takes longer to load than most commands take
@@ -68,9 +78,32 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     `store`: a URL (`sqlite:PATH`); None: $BERTH_STORE, else SQLite in the state directory.
     Raises `Invalid` for a URL of another kind, and what the store raises when it cannot be opened.
     """
+    return Engine(_parts(store, kernel))
+
+
+def told_engine(tell: Tell, store: str | None = None) -> Engine:
+    """The engine, in this process, that tells of each thing it does. Raises as `engine` does."""
+    from berth.engine.told import Told
+
+    return Told(_parts(store, None), tell)
+
+
+def host() -> Host:
+    """The facts about this host. Raises `Denied` and `NotFound`."""
+    return LinuxKernel().host()
+
+
+def traffic() -> dict[str, Traffic]:
+    """What each link of this host has carried, by its name. Raises `Refused`."""
+    from berth.kernel.traffic import read
+
+    return read()
+
+
+def _parts(store: str | None, kernel: Kernel | None) -> Parts:
     path = _store_path(store or os.environ.get("BERTH_STORE"))
     opened = SqliteStore(path)
-    parts = Parts(
+    return Parts(
         kernel=kernel or LinuxKernel(),
         lan=LinuxLan(),
         store=opened,
@@ -81,7 +114,6 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         client_id=_client_id,
     )
-    return Engine(parts)
 
 
 def _client_id(identity: str) -> bytes:
@@ -92,9 +124,18 @@ def _client_id(identity: str) -> bytes:
 
 def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str], None]) -> LeaseClients:
     """Who keeps all leases of this host, in the running event loop."""
+    import asyncio
+
     from berth.lan.dhcp import Clients
 
-    return Clients(changed, lost, None)
+    lan = LinuxLan()
+
+    async def holder(dev: str, address: Address, mac: str) -> str | None:
+        """Who has an address that a server has just given (RFC 2131 section 4.4.1)."""
+        held = await asyncio.to_thread(lan.holders, dev, (address,), full=False, mine=(mac,))
+        return held.get(address)
+
+    return Clients(changed, lost, holder)
 
 
 def notices(*, steady: bool = True) -> Notices:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from berth import wire
 from berth.daemon.app import app as daemon_app
+from berth.daemon.app import routes
 from berth.daemon.leases import Leases
 from berth.daemon.names import Names
 from berth.daemon.tidy import Tidy
@@ -76,7 +77,9 @@ def app(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[ASGIApp]:
         return Tidy(engine, worker), Leases(engine, worker, wire.lease_clients), Silent(engine, worker)
 
     try:
-        yield daemon_app(engine, worker, *loop.run_until_complete(chores()), "/run/nobody.sock")
+        tidy, leases, names = loop.run_until_complete(chores())
+        api = routes(engine, worker, tidy, leases, names)
+        yield daemon_app(engine, tidy, worker, leases, api, "/run/berth/berth-dhcp.sock")
     finally:
         worker.close(engine.close)
         loop.close()

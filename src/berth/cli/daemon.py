@@ -15,6 +15,10 @@ def daemon(ctx: click.Context) -> None:
     asked. Started by systemd, it takes over the socket that systemd holds.
     """
     from berth import wire
+    from berth.daemon.events import Events
+    from berth.daemon.look import Sources
     from berth.daemon.server import serve
 
-    serve(wire.engine(ctx.find_root().obj), wire.socket_path(), wire.notices, wire.lease_clients)
+    events = Events()
+    engine = wire.told_engine(events.tell, ctx.find_root().obj)
+    serve(engine, wire.socket_path(), wire.notices, wire.lease_clients, events, Sources(wire.host, wire.traffic))

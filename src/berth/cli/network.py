@@ -6,6 +6,7 @@ import click
 
 from berth import schema, spec
 from berth.cli.output import dry_run_option, engine, json_option, print_json, print_plan, table, warn
+from berth.cli.progress import waiting
 from berth.model import Ipam
 
 
@@ -144,7 +145,7 @@ def remove(ctx: click.Context, names: tuple[str, ...], dry_run: bool, as_json: b
 def prune(ctx: click.Context, as_json: bool) -> None:
     """Remove all networks that nothing is attached to, but for Docker's."""
     removed = []
-    with engine(ctx) as api:
+    with waiting("removing unused networks"), engine(ctx) as api:
         used = {ep.network for ep in api.endpoints()}
         for net in api.networks():
             if net.id not in used and net.ipam is Ipam.NETWORK:

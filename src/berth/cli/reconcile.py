@@ -9,6 +9,7 @@ import click
 
 from berth import wire
 from berth.cli.output import engine, json_option, print_json, print_plan, steps
+from berth.cli.progress import waiting
 from berth.errors import Taken
 
 
@@ -25,7 +26,7 @@ def reconcile(ctx: click.Context, as_json: bool) -> None:
     with suppress(Taken):  # somebody is at work on an uplink, and will put it right
         for nic, report in wire.uplinks().recover().items():
             print(f"{report.verb} of {nic} was taken back: {report.reason}", file=sys.stderr)
-    with engine(ctx) as api:
+    with waiting("putting host and records in order"), engine(ctx) as api:
         outcome = api.reconcile()
     if as_json:
         print_json({"forgotten": list(outcome.value), "done": steps(outcome.plan)})

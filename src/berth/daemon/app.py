@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,11 +29,19 @@ T = TypeVar("T", bound=msgspec.Struct)
 log = logging.getLogger("berth")
 
 
-def app(engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, names: Names, leased: str) -> ASGIApp:
-    """All that the daemon answers. `leased`: the path of the socket for Docker's calls about leases."""
-    own = Starlette(
-        routes=_Own(engine, worker, tidy, leases, names).routes(), exception_handlers={HTTPException: _no_such_path}
-    )
+def routes(engine: Engine, worker: Worker, tidy: Tidy, leases: Leases, names: Names) -> list[Route]:
+    """Berth's own API."""
+    return _Own(engine, worker, tidy, leases, names).routes()
+
+
+def app(
+    engine: Engine, tidy: Tidy, worker: Worker, leases: Leases, own_routes: Sequence[Route], leased: str
+) -> ASGIApp:
+    """All that the daemon answers: `own_routes`, and Docker's calls.
+
+    `leased`: the path of the socket for those about leases.
+    """
+    own = Starlette(routes=own_routes, exception_handlers={HTTPException: _no_such_path})
     own.router.redirect_slashes = False
     docker = {
         f"/{name}": handler(name, _docker(call, engine, worker), _refuse_docker)

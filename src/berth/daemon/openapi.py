@@ -10,6 +10,10 @@ import msgspec
 from berth import __version__, rest
 
 Json = dict[str, Any]
+_ABOUT = (
+    "Networks and endpoints of one host. Not in JSON, and so not below: GET /v1/events?since=TIME (server-sent "
+    "events) and GET /metrics?endpoints=true (Prometheus)."
+)
 _TEXTS: Json = {"type": "array", "items": {"type": "string"}}
 _SEVERAL = {"400": "bad input", "403": "not allowed", "404": "no such thing", "409": "taken, or none left"}
 _ALWAYS = {"408": "the body did not come", "413": "too large", "500": "failed", "501": "not on this host"}
@@ -23,7 +27,7 @@ def document() -> Json:
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Berth", "version": __version__, "description": "Networks and endpoints of one host."},
+        "info": {"title": "Berth", "version": __version__, "description": _ABOUT},
         "paths": _paths(),
         "components": {"schemas": {**schemas, **_results()}},
     }

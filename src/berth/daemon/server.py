@@ -13,29 +13,40 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-
 from berth import wire
 from berth.daemon import proxy
-from berth.daemon.app import app
+from berth.daemon.app import app, routes
 from berth.daemon.conflicts import Conflicts
+from berth.daemon.events import Events
 from berth.daemon.leases import Leases
+from berth.daemon.look import Look, Sources
+from berth.daemon.metrics import Metrics
 from berth.daemon.names import Names
+from berth.daemon.page import Page
+from berth.daemon.server_parts import Server, configure
 from berth.daemon.tidy import Tidy
-from berth.daemon.worker import DEADLINE, Worker
+from berth.daemon.web_server import Web
+from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError, Denied, Refused, Taken
 from berth.seams import MakeClients, Notices
 from berth.systemd import notify
 
-_IDLE = 3600  # seconds: Docker keeps its connection, and would send a call to one that is being closed without body
 _FIRST_FD = 3  # sd_listen_fds(3): SD_LISTEN_FDS_START
 log = logging.getLogger("berth")
 
 
-def serve(engine: Engine, path: Path, notices: Callable[[], Notices], clients: MakeClients) -> None:
+def serve(
+    engine: Engine,
+    path: Path,
+    notices: Callable[[], Notices],
+    clients: MakeClients,
+    events: Events,
+    sources: Sources,
+) -> None:
     """Answer until SIGTERM or SIGINT, mend the firewall when `notices` tell that it has changed, and keep leases.
+
+    `events`: what the engine tells of its work; `sources`: where the page and the metrics look.
 
     Raises `Taken`, `Denied` or `Refused` when the socket cannot be had.
     """
@@ -43,31 +54,36 @@ def serve(engine: Engine, path: Path, notices: Callable[[], Notices], clients: M
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     worker = Worker(engine.free)
     try:
-        asyncio.run(_serve(engine, worker, path, notices, clients))
+        asyncio.run(_serve(engine, worker, path, notices, clients, events, sources))
     finally:
         worker.close(engine.close)
 
 
 async def _serve(
-    engine: Engine, worker: Worker, path: Path, notices: Callable[[], Notices], clients: MakeClients
+    engine: Engine,
+    worker: Worker,
+    path: Path,
+    notices: Callable[[], Notices],
+    clients: MakeClients,
+    events: Events,
+    sources: Sources,
 ) -> None:
     tidy, leases, names = Tidy(engine, worker), Leases(engine, worker, clients), Names(engine, worker)
     leased = wire.leases_path()
-    config = uvicorn.Config(
-        app(engine, worker, tidy, leases, names, str(leased)),
-        http=_Protocol,
-        loop="asyncio",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DEADLINE,
-        timeout_keep_alive=_IDLE,
-    )
-    server = _Server(config)
+    metrics = Metrics()
+    page = Page(Look(engine, worker, sources, events.nudge), events, metrics)
+    api = routes(engine, worker, tidy, leases, names)
+    web = Web([*page.routes(), *api])
+    answered = [*api, *page.routes(), web.route()]
+    server = Server(configure(app(engine, tidy, worker, leases, answered, str(leased))))
+    events.begin()
+
+    def leave() -> None:
+        events.close()  # streams are answers that would never be finished
+        server.leave()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, server.leave)
+        asyncio.get_running_loop().add_signal_handler(number, leave)
     given = _given()
     # An older unit of systemd's holds the daemon's own socket only.
     own = [] if len(given) > 1 else [leased] if given else [path, leased]
@@ -82,6 +98,8 @@ async def _serve(
             await server.serve(sockets=listeners)
     finally:
         notify("STOPPING=1")
+        events.close()
+        await web.close()
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
@@ -113,25 +131,6 @@ def _heeding(notices: Callable[[], Notices], tidy: Tidy) -> Iterator[None]:
     finally:
         loop.remove_reader(told.fileno())
         told.close()
-
-
-class _Protocol(HttpToolsProtocol):
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own contract is a bool
-        """Answer a client that has said all it has to say, and hang up then; uvicorn's own hangs up at once."""
-        if self.cycle is None or self.cycle.response_complete:
-            return False
-        self.cycle.keep_alive = False
-        return True
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Left to `leave`: uvicorn's own would end the process by the signal, before things are put away."""
-        yield
-
-    def leave(self) -> None:
-        self.should_exit = True
 
 
 async def _watched(worker: Worker) -> None:

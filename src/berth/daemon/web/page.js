@@ -1,0 +1,152 @@
+"use strict";
+// Keeps the page fresh: the daemon says that something changed, and the parts that differ are put in place.
+
+const byId = (id) => document.getElementById(id);
+const parts = ["map", "networks", "endpoints", "ports", "findings"];
+const shown = {};
+let counters = {};
+let before = {};
+let beforeAt = 0;
+let countersAt = 0;
+let asking = false;
+let again = false;
+
+function live(text, kind) {
+  byId("live").textContent = text;
+  byId("live").className = kind;
+}
+
+async function refresh() {
+  if (asking) {
+    again = true;
+    return;
+  }
+  asking = true;
+  try {
+    do {
+      again = false;
+      const answer = await fetch("/web/parts");
+      if (answer.ok) put(await answer.json());
+    } while (again);
+  } catch {
+    live("the daemon does not answer", "off");
+  } finally {
+    asking = false;
+  }
+}
+
+function put(fresh) {
+  const known = new Set([...document.querySelectorAll("tr[data-id]")].map((row) => row.dataset.id));
+  for (const part of parts) {
+    const place = byId(part);
+    if (!place || shown[part] === fresh[part]) continue;
+    shown[part] = fresh[part];
+    const { scrollLeft, scrollTop } = place;
+    place.innerHTML = fresh[part]; // made by the daemon's templates, which escape all that anybody typed
+    place.scrollTo(scrollLeft, scrollTop);
+    if (part !== "endpoints") continue;
+    for (const row of document.querySelectorAll("tr[data-id]")) {
+      if (!known.has(row.dataset.id)) row.classList.add("new");
+    }
+  }
+  byId("findings-part").hidden = !fresh.findings.trim();
+  filter();
+  traffic();
+}
+
+function filter() {
+  const words = byId("filter").value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of document.querySelectorAll("tr[data-id]")) {
+    const text = row.textContent.toLowerCase();
+    row.hidden = !words.every((word) => text.includes(word));
+  }
+}
+
+function amount(bytes) {
+  const units = ["B", "kB", "MB", "GB", "TB"];
+  let unit = 0;
+  while (bytes >= 1000 && unit < units.length - 1) {
+    bytes /= 1000;
+    unit += 1;
+  }
+  return `${unit ? bytes.toFixed(1) : Math.round(bytes)} ${units[unit]}`;
+}
+
+function traffic() {
+  const seconds = (countersAt - beforeAt) / 1000;
+  for (const row of document.querySelectorAll("tr[data-link]")) {
+    const now = counters[row.dataset.link];
+    const then = before[row.dataset.link];
+    for (const [column, cell] of ["rx", "tx"].entries()) {
+      const place = row.querySelector(`.${cell}`);
+      let text = now ? amount(now[column]) : "–";
+      const more = now && then && seconds > 0 ? (now[column] - then[column]) / seconds : 0;
+      if (more >= 1) text += ` (${amount(more)}/s)`;
+      if (place.textContent !== text) place.textContent = text;
+    }
+  }
+}
+
+function follow() {
+  const stream = new EventSource("/web/stream");
+  stream.addEventListener("hello", () => {
+    live("live", "on");
+    refresh(); // what happened between the page and the stream, or while the daemon was away
+  });
+  stream.addEventListener("change", refresh);
+  stream.addEventListener("traffic", (event) => {
+    [before, beforeAt] = [counters, countersAt];
+    [counters, countersAt] = [JSON.parse(event.data), performance.now()];
+    traffic();
+  });
+  stream.onerror = () => {
+    live("not connected", "off");
+    if (stream.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
+  };
+  addEventListener("pagehide", () => stream.close(), { once: true });
+}
+
+// --- forms, on a page that may change things ---
+
+function request(form) {
+  const said = {};
+  for (const field of form.elements) {
+    if (!field.name || !field.value.trim()) continue;
+    said[field.name] = "list" in field.dataset ? field.value.split(/[\s,]+/).filter(Boolean) : field.value.trim();
+  }
+  const { path, method } = form.dataset;
+  if (method === "DELETE") return [`${path}?${new URLSearchParams(said)}`, { method }];
+  return [path, { method, headers: { "Content-Type": "application/json" }, body: JSON.stringify(said) }];
+}
+
+async function submit(event) {
+  event.preventDefault();
+  const form = event.target;
+  const button = form.querySelector("button");
+  button.disabled = true;
+  try {
+    const answer = await fetch(...request(form));
+    const text = await answer.text();
+    const good = answer.ok;
+    byId("said").className = good ? "" : "bad";
+    byId("said").textContent = good ? `${form.querySelector("h3").textContent}: done` : message(text);
+    if (good) form.reset();
+  } catch {
+    byId("said").className = "bad";
+    byId("said").textContent = "the daemon does not answer";
+  } finally {
+    button.disabled = false;
+  }
+}
+
+function message(text) {
+  try {
+    return JSON.parse(text).message;
+  } catch {
+    return text;
+  }
+}
+
+byId("filter").addEventListener("input", filter);
+for (const form of document.querySelectorAll("form")) form.addEventListener("submit", submit);
+follow();

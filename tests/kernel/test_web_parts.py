@@ -1,0 +1,63 @@
+"""The parts of the page: what the doctor says is on it, escaped, and nobody waits for the doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from berth import wire
+from berth.daemon.events import NUDGE, Events
+from berth.daemon.look import Finding, Look, Sources
+from berth.daemon.metrics import Metrics
+from berth.daemon.page import Page
+from berth.daemon.worker import Worker
+
+from .conftest import Host
+from .running import until
+
+
+@dataclass(frozen=True)
+class Said:
+    check: str
+    severity: str
+    message: str
+    fix: str
+
+
+def test_what_the_doctor_says_is_shown_when_it_has_said_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTH_STATE", "/run/berth-state")
+    engine = wire.engine()
+    worker = Worker(engine.free)
+    asked = threading.Event()
+    answer = threading.Event()
+
+    def doctor() -> Sequence[Finding]:
+        asked.set()
+        assert answer.wait(10)
+        return [Said("gateway-address-on-bridge", "error", "<b>br0</b> has the router's address", "ip addr del …")]
+
+    async def looks_on() -> str:
+        events = Events()
+        events.begin()
+        page = Page(Look(engine, worker, Sources(wire.host, wire.traffic, doctor), events.nudge), events, Metrics())
+        following = events.follow()
+        told = asyncio.ensure_future(anext(following))
+        assert (await page._rendered())["findings"].strip() == ""
+        await asyncio.to_thread(asked.wait, 10)
+        answer.set()
+        entry = await asyncio.wait_for(told, 10)
+        assert entry is not None and entry[1] is NUDGE
+        await following.aclose()  # type: ignore[attr-defined]
+        return (await page._rendered())["findings"]
+
+    threads = threading.active_count()
+    try:
+        shown = asyncio.run(looks_on())
+    finally:
+        worker.close(engine.close)
+    assert "gateway-address-on-bridge" in shown and "&lt;b&gt;br0" in shown and "<b>" not in shown
+    until(lambda: threading.active_count() <= threads)  # a thread would keep the test's namespaces

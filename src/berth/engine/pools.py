@@ -198,9 +198,7 @@ def _asked_before(tx: Tx, owner: str, wanted: Address, holder: str, now: float) 
     )
 
 
-def _take(
-    tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, held: frozenset[Address]
-) -> Address:
+def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, held: frozenset[Address]) -> Address:
     ledger = tx.ledger("", pool)
     if wanted is None:
         before = _before(tx, pool, holder, now)

@@ -12,7 +12,7 @@ from berth.drivers import DRIVERS, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
-from berth.errors import Invalid
+from berth.errors import Invalid, NotFound
 from berth.kernel.linux import LinuxKernel
 from berth.lan.linux import LinuxLan
 from berth.seams import Api, Kernel, Notices
@@ -20,6 +20,7 @@ from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from berth.engine.uplink import Uplinks
+    from berth.lan.discover import Found
     from berth.model import Proxied
     from berth.store.uplinks import UplinkRecords
 
@@ -83,6 +84,18 @@ def notices(*, steady: bool = True) -> Notices:
     from berth.kernel.notices import Notices as Heard
 
     return Heard(steady=steady)
+
+
+def lan(bridge: str) -> Found:
+    """What there is on the LAN behind a bridge, asked now. Raises `NotFound` and `Denied`."""
+    from berth.lan.discover import discover
+
+    host = LinuxKernel().host()
+    link = host.link(bridge)
+    if link is None:
+        raise NotFound(f"no bridge {bridge} on this host: see `ip link show type bridge`")
+    routers = tuple(r.via for r in host.routes if r.dev == bridge and not r.dst.prefixlen and r.via is not None)
+    return discover(link, routers)
 
 
 def proxied() -> frozenset[Proxied] | None:

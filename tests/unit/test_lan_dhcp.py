@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import struct
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network
 
 from berth.lan import dhcp
 
@@ -25,11 +25,11 @@ def answer(options: str = "350102 3604c0a80201 0104ffffff00 0304c0a80201 3304000
 
 def test_an_offer_is_understood() -> None:
     assert dhcp.offer(answer(), MAC, TRANSACTION) == dhcp.Offer(
-        server=ip_address("192.168.2.1"),
+        server=IPv4Address("192.168.2.1"),
         mac="02:00:00:00:02:01",
-        address=ip_address("192.168.2.117"),
-        subnet=ip_network("192.168.2.0/24"),
-        router=ip_address("192.168.2.1"),
+        address=IPv4Address("192.168.2.117"),
+        subnet=IPv4Network("192.168.2.0/24"),
+        router=IPv4Address("192.168.2.1"),
         lease=3600,
     )
 

@@ -173,7 +173,8 @@ def _network(driver: str, state: Path) -> tuple[Engine, str]:
     engine = wire.engine(f"sqlite:{state / 'berth.db'}")
     if driver == "flat":
         subprocess.run(["ip", "-batch", "-"], input=_LAN, text=True, check=True)
-        spec = NetworkSpec("net", driver="flat", settings=(("bridge", "br0"),))
+        # Not what Berth waits for on a LAN that it has not asked yet: 0.2 s, which a daemon spends ahead of time.
+        spec = NetworkSpec("net", driver="flat", settings=(("bridge", "br0"), ("conflict", "off")))
     else:
         spec = NetworkSpec("net", subnets=(_SUBNET,))
     return engine, engine.create_network(spec).value.bridge

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from berth.client import Client
     from berth.engine.uplink import Uplinks
     from berth.events import Tell
+    from berth.lan.discover import Found
     from berth.model import Address, Host, Lease, Proxied, Traffic
     from berth.store.uplinks import UplinkRecords
 
@@ -146,6 +147,18 @@ def notices(*, steady: bool = True) -> Notices:
     from berth.kernel.notices import Notices as Heard
 
     return Heard(steady=steady)
+
+
+def lan(bridge: str) -> Found:
+    """What there is on the LAN behind a bridge, asked now. Raises `NotFound` and `Denied`."""
+    from berth.lan.discover import discover
+
+    host = LinuxKernel().host()
+    link = host.link(bridge)
+    if link is None:
+        raise NotFound(f"no bridge {bridge} on this host: see `ip link show type bridge`")
+    routers = tuple(r.via for r in host.routes if r.dev == bridge and not r.dst.prefixlen and r.via is not None)
+    return discover(link, routers)
 
 
 def proxied() -> frozenset[Proxied] | None:

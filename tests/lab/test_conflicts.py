@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from ipaddress import ip_address
 
 import pytest
-from lab_ground import LAPTOP, LAPTOP6, NULL, PIPE, STATION, Ground
+from lab_ground import LAPTOP, LAPTOP6, NULL, PIPE, ROUTER, ROUTER6, ROUTER_MAC, STATION, Ground
 from test_proxied_ports import until
 
 from berth.lan.frames import announcement
@@ -119,3 +119,29 @@ def conflicts(ground: Ground) -> list[dict[str, str]]:
 def announce(ground: Ground, address: str) -> str:
     """The laptop's announcement of an address, in hexadecimal."""
     return announcement(ip_address(address), laptop_mac(ground)).hex()
+
+
+def test_the_lan_is_shown(ground: Ground) -> None:
+    ground.berth(f"{LAN6} lan")
+    ground.until_end(
+        f"ip address add {ROUTER}/32 dev lo; sysctl -qw net.ipv4.conf.eth0.arp_ignore=0",
+        f"ip address del {ROUTER}/32 dev lo",
+        "laptop",
+    )
+    shown = ground.tried("lan show br0 --json")
+    found = json.loads(shown.stdout)
+    assert (found["bridge"], found["addresses"]) == ("br0", ["192.168.2.2/24", "fd00:2::2/64"])
+    routers = {router["address"]: router["macs"] for router in found["routers"]}
+    assert routers[ROUTER] == sorted([ROUTER_MAC, laptop_mac(ground)])
+    assert routers[ROUTER6] == [ROUTER_MAC]
+    (offer,) = found["offers"]
+    assert (offer["server"], offer["mac"], offer["subnet"]) == (ROUTER, ROUTER_MAC, "192.168.2.0/24")
+    two, leased = found["warnings"]
+    assert f"2 machines answer for the router {ROUTER}" in two
+    assert f"leases {offer['address']}, which is in 192.168.2.0/24 of network lan" in leased
+    lines = ground.tried("lan show br0").stdout
+    assert f"DHCP server {ROUTER}, {ROUTER_MAC}: would lease 192.168.2." in lines
+
+
+def test_a_lan_that_is_not_there(ground: Ground) -> None:
+    assert "no bridge br7" in ground.refused("lan show br7")

@@ -1,4 +1,4 @@
-"""A packet socket on a bridge that hears ARP and neighbour discovery, and nothing else.
+"""A packet socket on a bridge that hears ARP and neighbour discovery, or DHCP, and nothing else.
 
 Sources: packet(7), linux/if_packet.h, linux/filter.h.
 """
@@ -18,13 +18,15 @@ _ALL = 0x0003  # ETH_P_ALL
 _SO_ATTACH_FILTER = 26
 _SOL_PACKET, _IGNORE_OUTGOING = 263, 23
 _TAGGED = 0xFFFFF000 + 48  # SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT: frames of a VLAN are about another LAN
-_LONGEST = 256  # bytes that are looked at
+_LONGEST = 2048  # bytes of a frame that are looked at
 _BATCH = 256  # frames taken at once: a flood leaves time for the rest
 _LOAD, _LOAD_HALF, _LOAD_BYTE, _EQUAL, _RETURN = 0x20, 0x28, 0x30, 0x15, 0x06
+_LENGTH_OF_HEAD, _LOAD_HALF_BEHIND = 0xB1, 0x48  # of the IPv4 header, and what stands behind it
+Program = tuple[tuple[int, int, int, int], ...]
 _GONE = (errno.ENETDOWN, errno.ENODEV, errno.ENXIO)
 
 #: ARP, and ICMPv6 of the two types: (code, jump if true, jump if not, value).
-_HEAR = (
+NEIGHBOURS: Program = (
     (_LOAD, 0, 0, _TAGGED),
     (_EQUAL, 0, 9, 0),
     (_LOAD_HALF, 0, 0, 12),
@@ -38,14 +40,28 @@ _HEAR = (
     (_RETURN, 0, 0, _LONGEST),
     (_RETURN, 0, 0, 0),
 )
-_DEAF = ((_RETURN, 0, 0, 0),)
+#: UDP to the port of DHCP clients (RFC 2131 section 4.1).
+DHCP: Program = (
+    (_LOAD, 0, 0, _TAGGED),
+    (_EQUAL, 0, 7, 0),
+    (_LOAD_HALF, 0, 0, 12),
+    (_EQUAL, 0, 5, 0x0800),
+    (_LOAD_BYTE, 0, 0, 23),
+    (_EQUAL, 0, 3, socket.IPPROTO_UDP),
+    (_LENGTH_OF_HEAD, 0, 0, 14),
+    (_LOAD_HALF_BEHIND, 0, 0, 16),
+    (_EQUAL, 1, 0, 68),
+    (_RETURN, 0, 0, 0),
+    (_RETURN, 0, 0, _LONGEST),
+)
+_DEAF: Program = ((_RETURN, 0, 0, 0),)
 
 
 class Packets:
     """One socket. It does not hear what this host itself sends by the link."""
 
-    def __init__(self, dev: str) -> None:
-        """Hear by a link. Raises `Denied`, and `OSError` for one that is not there."""
+    def __init__(self, dev: str, program: Program = NEIGHBOURS) -> None:
+        """Hear by a link what the program lets through. Raises `Denied`, and `OSError` for one that is not there."""
         try:
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         except PermissionError:
@@ -53,6 +69,7 @@ class Packets:
                 "may not ask the LAN who has an address: run as root (CAP_NET_RAW), or make the network with"
                 " -o conflict=off"
             ) from None
+        self._program = program
         try:
             self.hear()
             self._socket.setsockopt(_SOL_PACKET, _IGNORE_OUTGOING, 1)
@@ -80,14 +97,14 @@ class Packets:
 
     def hear(self) -> None:
         """Hear, from now on; what was heard before is forgotten."""
-        self._filter(_HEAR)
+        self._filter(self._program)
         self.take()
 
     def deafen(self) -> None:
         """Hear nothing while nobody listens: it costs less than to close the socket, for which the kernel waits."""
         self._filter(_DEAF)
 
-    def _filter(self, program: tuple[tuple[int, int, int, int], ...]) -> None:
+    def _filter(self, program: Program) -> None:
         code = b"".join(struct.pack("HBBI", *step) for step in program)
         buffer = ctypes.create_string_buffer(code)
         self._socket.setsockopt(

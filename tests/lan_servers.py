@@ -160,7 +160,7 @@ def radvd(home: Lan, config: str) -> Iterator[subprocess.Popen[bytes]]:
     """radvd with what is given for the server's interface."""
     home.run(home.server, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
     path = home.dir / "radvd.conf"
-    path.write_text(f"interface {SERVER} {{ AdvSendAdvert on; MinDelayBetweenRAs 1; {config} }};\n")
+    path.write_text(f"interface {SERVER} {{ AdvSendAdvert on; {config} }};\n")
     server = start(home, "radvd", "-n", "-m", "stderr", "-C", str(path), "-p", str(home.dir / "radvd.pid"))
     try:
         yield server

@@ -28,7 +28,8 @@ from berth.model import Address, Lease, LeaseRequest
 Check = Callable[[str, Address, str], Awaitable[str | None]]
 
 _AT_ONCE = 2  # exchanges on one LAN: dnsmasq offers several clients the same address, and refuses all but one
-_TURN = 1.0  # seconds that a slow or missing server may keep the others waiting
+_TURN = 0.3  # seconds that a slow or missing server may keep the others waiting
+_REPEAT = 1.0  # seconds between two questions of `inform`
 _LOOK = 30.0  # seconds: the loop's own clock stands still while the machine sleeps, the leases' does not
 _log = logging.getLogger("berth.lan")
 
@@ -84,6 +85,11 @@ class Clients:
         except TimeoutError:
             trouble = entry.client.trouble or f"no DHCP server answers on {request.dev} within {timeout:g} s"
             raise Refused(trouble) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Refused(f"the DHCP client of {request.key} was ended while it asked on {request.dev}") from None
         finally:
             if self._entries.get(request.key) is entry and request.key not in self._leases:
                 self._farewell(entry)
@@ -128,7 +134,7 @@ class Clients:
             async with asyncio.timeout(timeout):
                 while not answer.done():
                     mux.send(Datagram(asking6.information(client_id[5:], xid), ""))
-                    await asyncio.wait((answer,), timeout=_TURN)
+                    await asyncio.wait((answer,), timeout=_REPEAT)
                 return asking6.informed(answer.result())
         except TimeoutError:
             raise Refused(f"no DHCPv6 server answers on {dev} within {timeout:g} s") from None
@@ -154,7 +160,8 @@ class Clients:
         assert first is not None
         gate = self._gates.setdefault(_lan(entry.client.request), asyncio.Semaphore(_AT_ONCE))
         async with gate:
-            self._step(entry, machine.Woken())
+            if not first.done():
+                self._step(entry, machine.Woken())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.settled.wait(), _TURN)
         return await first
@@ -167,7 +174,7 @@ class Clients:
         self._index(entry, before)
         if entry.client.stage in (Stage.CHECKING, Stage.BOUND):
             entry.settled.set()
-        if entry.client.wake != before.wake:
+        if isinstance(event, machine.Woken) or entry.client.wake != before.wake:
             self._wake_later(entry)
         for action in actions:
             match action:
@@ -221,6 +228,7 @@ class Clients:
         self._by_xid.pop(_place(entry.client), None)
         for task in entry.tasks:
             task.cancel()
+        entry.settled.set()
         if entry.first is not None:
             entry.first.cancel()
 
@@ -261,12 +269,14 @@ class Clients:
 
     def _ring(self) -> None:
         now = _now().boot
-        while self._heap and self._heap[0][0] <= now:
-            wake, _, entry = heapq.heappop(self._heap)
-            current = self._entries.get(entry.client.request.key) is entry
-            if current and entry.client.wake == wake:
-                self._step(entry, machine.Woken())
-        self._set_timer()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                wake, _, entry = heapq.heappop(self._heap)
+                current = self._entries.get(entry.client.request.key) is entry
+                if current and entry.client.wake == wake:
+                    self._step(entry, machine.Woken())
+        finally:  # a listener that fails does not stop the clock of the others
+            self._set_timer()
 
 
 def _lan(request: LeaseRequest) -> tuple[str, int]:

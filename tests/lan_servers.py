@@ -52,6 +52,9 @@ def lan(directory: Path) -> Iterator[Lan]:
         for name in names:
             subprocess.run(["ip", "netns", "add", name], check=True)
         _cable(made, names[1])
+        show = ("ip", "-6", "-o", "address", "show", "scope", "link", "dev")
+        for where, dev in ((made.host, BRIDGE), (made.server, SERVER)):
+            until(lambda where=where, dev=dev: "fe80" in made.run(where, *show, dev), f"{dev} is up")  # type: ignore[misc]
         yield made
     finally:
         for server in made.running:
@@ -134,11 +137,13 @@ def dnsmasq(home: Lan, *options: str, leases: str = "leases") -> Iterator[subpro
 @contextmanager
 def kea(home: Lan, version: int, settings: dict[str, object]) -> Iterator[subprocess.Popen[bytes]]:
     """Kea's server of an IP version; `settings` go into its Dhcp4 or Dhcp6."""
-    config = {
-        "interfaces-config": {"interfaces": [SERVER if version == 4 else f"{SERVER}"]},
+    config: dict[str, object] = {
+        "interfaces-config": {"interfaces": [SERVER]},
         "lease-database": {"type": "memfile", "persist": True, "name": str(home.dir / f"kea{version}.csv")},
         "loggers": [{"name": f"kea-dhcp{version}", "output_options": [{"output": "stdout"}], "severity": "INFO"}],
     }
+    if version == 6:  # else it writes one below /var/lib
+        config["server-id"] = {"type": "EN", "enterprise-id": 2495, "identifier": "0123456789", "persist": False}
     path = home.dir / f"kea{version}.json"
     path.write_text(json.dumps({f"Dhcp{version}": config | settings}))
     here = {"KEA_PIDFILE_DIR": str(home.dir), "KEA_LOCKFILE_DIR": str(home.dir)}
@@ -155,7 +160,7 @@ def radvd(home: Lan, config: str) -> Iterator[subprocess.Popen[bytes]]:
     """radvd with what is given for the server's interface."""
     home.run(home.server, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
     path = home.dir / "radvd.conf"
-    path.write_text(f"interface {SERVER} {{ AdvSendAdvert on; MinDelayBetweenRAs 1; {config} }};\n")
+    path.write_text(f"interface {SERVER} {{ AdvSendAdvert on; {config} }};\n")
     server = start(home, "radvd", "-n", "-m", "stderr", "-C", str(path), "-p", str(home.dir / "radvd.pid"))
     try:
         yield server

@@ -242,3 +242,43 @@ def test_what_cannot_be_asked_is_refused_by_name(home: Lan) -> None:
         told.clients.close()
 
     run(home, work)
+
+
+def test_a_client_that_is_ended_while_it_asks_is_told_so(home: Lan) -> None:
+    async def work() -> None:
+        told = Told()
+        asking = asyncio.ensure_future(told.clients.acquire(request()))
+        await asyncio.sleep(0.05)
+        await told.clients.release("key1")
+        with pytest.raises(Refused, match="key1 was ended while it asked on br0"):
+            await asking
+        again = asyncio.ensure_future(told.clients.acquire(request()))
+        await asyncio.sleep(0.05)
+        again.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await again
+        assert not told.clients.leases()
+        told.clients.close()
+
+    run(home, work)
+
+
+def test_a_bridge_that_is_made_anew_and_promiscuous_only_while_it_waits(home: Lan) -> None:
+    def promiscuous() -> bool:
+        return "promiscuity 1" in home.run(home.host, "ip", "-d", "link", "show", "br0")
+
+    async def work() -> None:
+        told = Told()
+        lease = await told.clients.acquire(request())
+        assert promiscuous()
+        await told.until(lambda: not promiscuous(), "quiet")
+        home.run(home.host, "ip", "link", "del", "br0")
+        home.run(home.host, "ip", "link", "add", "br0", "up", "type", "bridge", "forward_delay", "0")
+        home.run(home.host, "ip", "link", "set", "u0", "master", "br0")
+        told.clients.update(request(hostname="again"))
+        await told.until(lambda: told.changed, "renewed through the new bridge")
+        assert told.changed[0].address == lease.address
+        told.clients.close()
+
+    with lan_servers.dnsmasq(home, RANGE):
+        run(home, work)

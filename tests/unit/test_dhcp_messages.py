@@ -5,15 +5,18 @@ from __future__ import annotations
 import random
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from berth.lan import slaac
 from berth.lan.dhcp import client_id, frames, machine, terms
 from berth.lan.dhcp.machine import Bound, Changed, Checked, Gone, Heard, Now, Probe, Send, Stage, Woken
 from berth.lan.dhcp.messages import Kind, Malformed, Message, Option, decode, encode
+from berth.lan.dhcp6 import asking as asking6
+from berth.lan.dhcp6 import messages as messages6
 from berth.model import LeaseRequest, StaticRoute
 
 SERVER = IPv4Address("10.77.0.1")
@@ -137,3 +140,36 @@ def test_a_resumed_lease_without_any_server_lasts_as_long_as_its_time() -> None:
             client, actions = machine.step(client, Woken(), Now(client.wake, 0.0), chance)
             told += [action for action in actions if isinstance(action, Gone)]
         assert bool(told) is gone
+
+
+def test_broken_bytes_of_dhcpv6_and_of_routers_raise_malformed_and_nothing_else() -> None:
+    chance = random.Random(8415)
+    six = replace(REQUEST, version=6)
+    duid = messages6.option(1, REQUEST.client_id[5:]) + messages6.option(2, b"\0\3\0\1" + bytes(6))
+    address = messages6.option(5, bytes.fromhex("fd77" + "00" * 13 + "50") + (100).to_bytes(4, "big") * 2)
+    ia = messages6.option(3, REQUEST.client_id[1:5] + bytes(8) + address)
+    right = (
+        bytes((7, 0, 0, 1))
+        + duid
+        + ia
+        + messages6.option(24, b"\1a\0")
+        + messages6.option(56, b"\0\1\0\x10" + bytes(16))
+    )
+    assert asking6.lease(six, messages6.decode(right), 0.0).lifetime == 100
+    router = bytes((134, 0, 0, 0, 64, 0, 7, 8)) + bytes(8)
+    router += bytes((3, 4, 64, 0xC0)) + bytes(8) + bytes(4) + bytes.fromhex("fd77" + "00" * 14)
+    router += bytes((25, 3, 0, 0, 0, 0, 1, 0)) + bytes(16) + bytes((31, 2, 0, 0, 0, 0, 1, 0)) + b"\1a\0" + bytes(5)
+    link = IPv6Address("fe80::1")
+    assert slaac.decode(router, link).search == ("a",)
+    for _ in range(25_000):
+        with suppress(Malformed):
+            asking6.lease(six, messages6.decode(_broken(right, chance)), 0.0)
+        with suppress(Malformed):
+            slaac.decode(_broken(router, chance), link)
+
+
+def _broken(right: bytes, chance: random.Random) -> bytes:
+    data = bytearray(right)
+    for _ in range(chance.randrange(1, 6)):
+        data[chance.randrange(4, len(data))] = chance.randrange(256)
+    return bytes(data[: chance.randrange(len(data) // 2, len(data) + 1)])

@@ -19,12 +19,17 @@ from berth.lan.dhcp.frames import Datagram
 from berth.lan.dhcp.machine import Bound, Checked, Event, Gone, Heard, Now, Probe, Send, Stage
 from berth.lan.dhcp.messages import Message
 from berth.lan.dhcp.mux import Mux
+from berth.lan.dhcp.speech import SPEECH
+from berth.lan.dhcp6 import asking as asking6
+from berth.lan.dhcp6.asking import Information
+from berth.lan.dhcp6.mux import Mux6
 from berth.model import Address, Lease, LeaseRequest
 
 Check = Callable[[str, Address, str], Awaitable[str | None]]
 
 _AT_ONCE = 2  # exchanges on one LAN: dnsmasq offers several clients the same address, and refuses all but one
-_TURN = 1.0  # seconds that a slow or missing server may keep the others waiting
+_TURN = 0.3  # seconds that a slow or missing server may keep the others waiting
+_REPEAT = 1.0  # seconds between two questions of `inform`
 _LOOK = 30.0  # seconds: the loop's own clock stands still while the machine sleeps, the leases' does not
 _log = logging.getLogger("berth.lan")
 
@@ -40,7 +45,7 @@ class _Entry:
 
 
 class Clients:
-    """Asks for leases, keeps them and gives them back. All methods belong to the thread of the running loop.
+    """Asks for leases of either IP version, keeps them and gives them back; all in the thread of the running loop.
 
     `changed` is told of every prolonged, changed or regained lease, to be stored; `lost` of one that is over, whose
     address must not be used any more. The client then goes on asking, and `changed` has what it gets. `check` says who
@@ -53,9 +58,10 @@ class Clients:
         self._changed, self._lost, self._check = changed, lost, check
         self._entries: dict[str, _Entry] = {}
         self._by_xid: dict[tuple[str, int, str], _Entry] = {}
+        self._asked: dict[tuple[str, int, str], asyncio.Future[Message]] = {}
         self._leases: dict[str, Lease] = {}
-        self._muxes: dict[str, Mux] = {}
-        self._gates: dict[str, asyncio.Semaphore] = {}
+        self._muxes: dict[tuple[str, int], Mux | Mux6] = {}
+        self._gates: dict[tuple[str, int], asyncio.Semaphore] = {}
         self._heap: list[tuple[float, int, _Entry]] = []
         self._pushed = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -69,7 +75,7 @@ class Clients:
         held = self._leases.get(request.key)
         if held is not None and held.request == request:
             return held
-        self._mux(request.dev)
+        self._mux(request)
         self._drop(request.key)
         entry = _Entry(machine.begin(request), asyncio.get_running_loop().create_future())
         self._entries[request.key] = entry
@@ -79,6 +85,11 @@ class Clients:
         except TimeoutError:
             trouble = entry.client.trouble or f"no DHCP server answers on {request.dev} within {timeout:g} s"
             raise Refused(trouble) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Refused(f"the DHCP client of {request.key} was ended while it asked on {request.dev}") from None
         finally:
             if self._entries.get(request.key) is entry and request.key not in self._leases:
                 self._farewell(entry)
@@ -89,7 +100,7 @@ class Clients:
 
         Raises `NotFound` (no such bridge) and `Denied`.
         """
-        self._mux(lease.request.dev)
+        self._mux(lease.request)
         self._drop(lease.request.key)
         entry = _Entry(machine.resume(lease, _now()))
         self._entries[lease.request.key] = entry
@@ -110,6 +121,26 @@ class Clients:
                 self._leases[request.key] = replace(held, request=request)
             self._step(entry, machine.Changed(request))
 
+    async def inform(self, dev: str, client_id: bytes, timeout: float = 10) -> Information:
+        """What a DHCPv6 server says to who has an address from router advertisements (stateless DHCPv6).
+
+        Raises `Refused` after `timeout` seconds, and what `acquire` does.
+        """
+        mux = self._mux(LeaseRequest("", dev, "", client_id, version=6))
+        xid, answer = self._chance.getrandbits(24), asyncio.get_running_loop().create_future()
+        place = dev, xid, client_id[5:].hex()
+        self._asked[place] = answer
+        try:
+            async with asyncio.timeout(timeout):
+                while not answer.done():
+                    mux.send(Datagram(asking6.information(client_id[5:], xid), ""))
+                    await asyncio.wait((answer,), timeout=_REPEAT)
+                return asking6.informed(answer.result())
+        except TimeoutError:
+            raise Refused(f"no DHCPv6 server answers on {dev} within {timeout:g} s") from None
+        finally:
+            del self._asked[place]
+
     def leases(self) -> Mapping[str, Lease]:
         """The leases in force, by their requests' keys."""
         return self._leases
@@ -127,9 +158,10 @@ class Clients:
     async def _first(self, entry: _Entry) -> Lease:
         first = entry.first
         assert first is not None
-        gate = self._gates.setdefault(entry.client.request.dev, asyncio.Semaphore(_AT_ONCE))
+        gate = self._gates.setdefault(_lan(entry.client.request), asyncio.Semaphore(_AT_ONCE))
         async with gate:
-            self._step(entry, machine.Woken())
+            if not first.done():
+                self._step(entry, machine.Woken())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(entry.settled.wait(), _TURN)
         return await first
@@ -142,7 +174,7 @@ class Clients:
         self._index(entry, before)
         if entry.client.stage in (Stage.CHECKING, Stage.BOUND):
             entry.settled.set()
-        if entry.client.wake != before.wake:
+        if isinstance(event, machine.Woken) or entry.client.wake != before.wake:
             self._wake_later(entry)
         for action in actions:
             match action:
@@ -162,7 +194,7 @@ class Clients:
     def _send(self, entry: _Entry, datagram: Datagram) -> None:
         """Send; a bridge that is down or gone is a trouble like a server that is: the client tries again."""
         try:
-            self._mux(entry.client.request.dev).send(datagram)
+            self._mux(entry.client.request).send(datagram)
         except BerthError as error:
             entry.client = replace(entry.client, trouble=str(error))
 
@@ -196,17 +228,22 @@ class Clients:
         self._by_xid.pop(_place(entry.client), None)
         for task in entry.tasks:
             task.cancel()
+        entry.settled.set()
         if entry.first is not None:
             entry.first.cancel()
 
-    def _mux(self, dev: str) -> Mux:
-        if dev not in self._muxes:
-            self._muxes[dev] = Mux(dev, partial(self._heard, dev))
-        return self._muxes[dev]
+    def _mux(self, request: LeaseRequest) -> Mux | Mux6:
+        lan = _lan(request)
+        if lan not in self._muxes:
+            self._muxes[lan] = (Mux6 if request.version == 6 else Mux)(request.dev, partial(self._heard, request.dev))
+        return self._muxes[lan]
 
     def _heard(self, dev: str, message: Message, mac: str) -> None:
-        if (entry := self._by_xid.get((dev, message.xid, message.mac))) is not None:
+        place = dev, message.xid, message.mac
+        if (entry := self._by_xid.get(place)) is not None:
             self._step(entry, Heard(message, mac))
+        elif (answer := self._asked.get(place)) is not None and not answer.done():
+            answer.set_result(message)
 
     def _index(self, entry: _Entry, before: machine.Client) -> None:
         if (old := _place(before)) != (new := _place(entry.client)):
@@ -232,17 +269,23 @@ class Clients:
 
     def _ring(self) -> None:
         now = _now().boot
-        while self._heap and self._heap[0][0] <= now:
-            wake, _, entry = heapq.heappop(self._heap)
-            current = self._entries.get(entry.client.request.key) is entry
-            if current and entry.client.wake == wake:
-                self._step(entry, machine.Woken())
-        self._set_timer()
+        try:
+            while self._heap and self._heap[0][0] <= now:
+                wake, _, entry = heapq.heappop(self._heap)
+                current = self._entries.get(entry.client.request.key) is entry
+                if current and entry.client.wake == wake:
+                    self._step(entry, machine.Woken())
+        finally:  # a listener that fails does not stop the clock of the others
+            self._set_timer()
+
+
+def _lan(request: LeaseRequest) -> tuple[str, int]:
+    return request.dev, request.version
 
 
 def _place(client: machine.Client) -> tuple[str, int, str]:
     """What tells a client's replies from all others'."""
-    return client.request.dev, client.xid, client.request.mac
+    return client.request.dev, client.xid, SPEECH[client.request.version].place(client.request)
 
 
 def _now() -> Now:

@@ -1,5 +1,6 @@
-"""The life of one lease (RFC 2131 4.4). Pure: `step` takes a state, what happened and when, and says what to do.
+"""The life of one lease (RFC 2131 4.4; RFC 8415 18.2 has the same for DHCPv6, under other names).
 
+Pure: `step` takes a state, what happened and when, and says what to do.
 Times are seconds of CLOCK_BOOTTIME: nobody sets that clock, and it goes on while the machine sleeps. Real time is only
 written into the lease, for the process that takes over after a restart.
 """
@@ -9,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum, auto
-from ipaddress import IPv4Address
 from math import inf
 from random import Random
 from typing import TypeAlias
 
-from berth.lan.dhcp import asking
 from berth.lan.dhcp.frames import Datagram
-from berth.lan.dhcp.messages import Kind, Malformed, Message, Option
+from berth.lan.dhcp.messages import Kind, Malformed, Message
+from berth.lan.dhcp.speech import SPEECH, Speech
 from berth.lan.dhcp.terms import FOREVER
-from berth.lan.dhcp.terms import lease as lease_of
 from berth.model import Address, Lease, LeaseRequest
 
 _TRIES = 4  # of a REQUEST, before the client begins anew: 1 + 2 + 4 + 8 seconds
+_XID = 24  # bits: DHCPv6 has no more
 _LONGEST_PAUSE = 64.0  # seconds between two DISCOVERs (RFC 2131 4.1)
 _OTHER_OFFERS = 0.2  # seconds to wait whether another server has the wanted address
 _AFTER_CONFLICT = 10.0  # seconds (RFC 2131 3.1.5); after the first one a single second, since somebody is waiting
@@ -124,14 +124,14 @@ class Gone:
     reason: str
 
 
-def farewell(client: Client, chance: Random) -> Datagram | None:
-    """What a client says when it goes; None where it has nothing to give back."""
-    return None if client.lease is None else asking.release(client.lease, chance.getrandbits(32))
-
-
 Event: TypeAlias = Woken | Heard | Checked | Changed
 Action: TypeAlias = Send | Probe | Bound | Gone
 Step: TypeAlias = tuple[Client, tuple[Action, ...]]
+
+
+def farewell(client: Client, chance: Random) -> Datagram | None:
+    """What a client says when it goes; None where it has nothing to give back."""
+    return None if client.lease is None else _speech(client).release(client.lease, chance.getrandbits(_XID))
 
 
 def begin(request: LeaseRequest) -> Client:
@@ -170,13 +170,12 @@ def step(client: Client, event: Event, now: Now, chance: Random) -> Step:
 def _discover(client: Client, now: Now, chance: Random) -> Step:
     """INIT, and SELECTING without an offer."""
     if client.stage is Stage.INIT:
-        client = replace(client, xid=chance.getrandbits(32), began=now.boot, tries=0, offer=None)
+        client = replace(client, xid=chance.getrandbits(_XID), began=now.boot, tries=0, offer=None)
     elif client.offer is not None:
         return _choose(client, now, chance)
     pause = min(2.0**client.tries, _LONGEST_PAUSE) * chance.uniform(0.9, 1.1)
-    hint = None if client.hint is None else IPv4Address(int(client.hint))
     secs = int(now.boot - client.began)
-    message = asking.discover(client.request, client.xid, secs, hint)
+    message = _speech(client).discover(client.request, client.xid, secs, client.hint)
     client = replace(client, stage=Stage.SELECTING, tries=client.tries + 1, secs=secs, wake=now.boot + pause)
     return client, (Send(message),)
 
@@ -189,10 +188,10 @@ def _choose(client: Client, now: Now, chance: Random) -> Step:
         client = replace(client, stage=Stage.REQUESTING, tries=0, began=now.boot)
     if client.tries == _TRIES:
         return _anew(client, now.boot + chance.random())
-    trouble = f"the DHCP server {offer.server} offered {offer.yiaddr} on {client.request.dev}"
+    trouble = f"the DHCP server {offer.server_name} offered {offer.yiaddr} on {client.request.dev}"
     wake = now.boot + 2.0**client.tries * chance.uniform(0.9, 1.1)
     client = replace(client, tries=client.tries + 1, wake=wake, trouble=f"{trouble}, but never confirmed it")
-    return client, (Send(asking.choose(client.request, offer, client.secs)),)
+    return client, (Send(_speech(client).choose(client.request, offer, client.secs)),)
 
 
 def _reboot(client: Client, now: Now, chance: Random) -> Step:
@@ -200,7 +199,7 @@ def _reboot(client: Client, now: Now, chance: Random) -> Step:
     lease = client.lease
     assert lease is not None
     if client.tries == 0:
-        client = replace(client, xid=chance.getrandbits(32), began=now.boot)
+        client = replace(client, xid=chance.getrandbits(_XID), began=now.boot)
     if client.tries == _TRIES:
         if now.boot < client.since + _ends(lease):
             return _due(client, now, chance)
@@ -208,7 +207,7 @@ def _reboot(client: Client, now: Now, chance: Random) -> Step:
     wake = now.boot + 2.0**client.tries * chance.uniform(0.9, 1.1)
     secs = int(now.boot - client.began)
     client = replace(client, tries=client.tries + 1, wake=wake)
-    return client, (Send(asking.confirm(lease, client.xid, secs, everybody=True)),)
+    return client, (Send(_speech(client).confirm(lease, client.xid, secs, everybody=True)),)
 
 
 def _due(client: Client, now: Now, chance: Random) -> Step:
@@ -221,11 +220,11 @@ def _due(client: Client, now: Now, chance: Random) -> Step:
         return _lose(client, reason, now.boot)
     stage, limit = (Stage.RENEWING, t2) if now.boot < t2 else (Stage.REBINDING, end)
     if client.stage is not stage:
-        client = replace(client, stage=stage, xid=chance.getrandbits(32), began=now.boot)
+        client = replace(client, stage=stage, xid=chance.getrandbits(_XID), began=now.boot)
     pause = max((limit - now.boot) / 2, min(_SHORTEST_REPEAT, lease.lifetime / 16))
     client = replace(client, wake=min(now.boot + pause, limit))
     secs = int(now.boot - client.began)
-    return client, (Send(asking.confirm(lease, client.xid, secs, everybody=stage is Stage.REBINDING)),)
+    return client, (Send(_speech(client).confirm(lease, client.xid, secs, everybody=stage is Stage.REBINDING)),)
 
 
 def _idle(client: Client, now: Now, chance: Random) -> Step:
@@ -247,10 +246,9 @@ _WOKEN: dict[Stage, Callable[[Client, Now, Random], Step]] = {
 
 def _heard(client: Client, message: Message, mac: str, now: Now, chance: Random) -> Step:
     """A reply: left alone unless it is for this client, in this state, from a server that may say it."""
-    echoed = message.options.get(Option.CLIENT)
-    if not message.reply or (message.xid, message.mac) != (client.xid, client.request.mac):
+    if not message.reply or (message.xid, message.mac) != (client.xid, _speech(client).place(client.request)):
         return client, ()
-    if message.server is None or (echoed is not None and echoed != client.request.client_id):  # RFC 6842
+    if message.server_id is None or message.client not in (None, client.request.client_id):
         return client, ()
     if client.stage is Stage.SELECTING and message.kind is Kind.OFFER:
         return _offered(client, message, now, chance)
@@ -266,15 +264,15 @@ def _heard(client: Client, message: Message, mac: str, now: Now, chance: Random)
 def _stranger(client: Client, message: Message) -> bool:
     """Whether only one server was asked and this is another."""
     if client.stage is Stage.REQUESTING:
-        return client.offer is None or message.server != client.offer.server
+        return client.offer is None or message.server_id != client.offer.server_id
     if client.stage is Stage.RENEWING and client.lease is not None:
-        return message.options.get(Option.SERVER) != client.lease.server
+        return message.server_id != client.lease.server
     return False
 
 
 def _offered(client: Client, offer: Message, now: Now, chance: Random) -> Step:
     try:
-        lease_of(client.request, offer, now.real)
+        _speech(client).lease(client.request, offer, now.real)
     except Malformed as error:
         return replace(client, trouble=f"{_who(client, offer)} made an offer that is of no use: {error}"), ()
     if client.hint in (None, offer.yiaddr):
@@ -297,7 +295,7 @@ def _refused(client: Client, message: Message, now: Now, chance: Random) -> Step
 def _acknowledged(client: Client, message: Message, mac: str, now: Now, chance: Random) -> Step:
     took = now.boot - client.began
     try:
-        lease = lease_of(client.request, message, now.real - took, mac)
+        lease = _speech(client).lease(client.request, message, now.real - took, mac)
     except Malformed as error:
         return replace(client, trouble=f"{_who(client, message)} confirmed what is of no use: {error}"), ()
     had = client.lease
@@ -318,11 +316,11 @@ def _checked(client: Client, holder: str | None, now: Now, chance: Random) -> St
     lease = client.lease
     if holder is None:
         return _bind(client, lease, client.since, chance)
-    trouble = f"the DHCP server {IPv4Address(lease.server)} gave {lease.address.ip}, which {holder} has already"
+    trouble = f"{_speech(client).server(lease)} gave {lease.address.ip}, which {holder} has already"
     pause = _AFTER_CONFLICT if client.setbacks else 1.0
     client = replace(client, lease=None, hint=None, trouble=trouble, setbacks=client.setbacks + 1)
     client, _ = _anew(client, now.boot + pause)
-    return client, (Send(asking.decline(lease, chance.getrandbits(32))),)
+    return client, (Send(_speech(client).decline(lease, chance.getrandbits(_XID))),)
 
 
 def _bind(client: Client, lease: Lease, since: float, chance: Random) -> Step:
@@ -357,4 +355,8 @@ def _t1(client: Client) -> float:
 
 
 def _who(client: Client, message: Message) -> str:
-    return f"the DHCP server {message.server} on {client.request.dev}"
+    return f"the DHCP server {message.server_name} on {client.request.dev}"
+
+
+def _speech(client: Client) -> Speech:
+    return SPEECH[client.request.version]

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address
 
+from berth.model import Address
+
 NOWHERE = IPv4Address(0)
 
 _COOKIE = b"\x63\x82\x53\x63"
@@ -64,13 +66,28 @@ class Message:
 
     kind: Kind
     xid: int
-    mac: str  # of the client
+    mac: str  # of the client; DHCPv6 has its DUID here
     options: dict[int, bytes] = field(default_factory=dict)
     ciaddr: IPv4Address = NOWHERE  # the client's address, where it says that it has it
-    yiaddr: IPv4Address = NOWHERE  # the address given
+    yiaddr: Address = NOWHERE  # the address given
     secs: int = 0  # since the client began
     broadcast: bool = False  # whether the answer is to be a broadcast
     reply: bool = False
+
+    @property
+    def server_id(self) -> bytes | None:
+        """Who sent it, as compared and said back."""
+        return None if self.server is None else self.server.packed
+
+    @property
+    def server_name(self) -> str:
+        """Who sent it, for people."""
+        return str(self.server)
+
+    @property
+    def client(self) -> bytes | None:
+        """Whom it is for, where it says so (RFC 6842)."""
+        return self.options.get(Option.CLIENT)
 
     @property
     def server(self) -> IPv4Address | None:

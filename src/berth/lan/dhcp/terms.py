@@ -51,7 +51,7 @@ def lease(request: LeaseRequest, message: Message, acquired: float, mac: str = "
 
 def _address(message: Message) -> IPv4Interface:
     ip, mask = message.yiaddr, message.options.get(Option.MASK, b"")
-    if not _is_host(ip):
+    if not isinstance(ip, IPv4Address) or not _is_host(ip):
         raise Malformed(f"it gives {ip}, which no machine can have")
     if len(mask) != 4:
         raise Malformed(f"it gives {ip} without a subnet mask")

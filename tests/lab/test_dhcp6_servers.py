@@ -1,0 +1,161 @@
+"""DHCPv6 against dnsmasq and Kea, and router advertisements by radvd and dnsmasq."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from ipaddress import IPv6Address, IPv6Network
+from pathlib import Path
+
+import pytest
+
+import lan_servers
+from berth.errors import NotFound, Refused, Taken
+from berth.kernel.netns import inside
+from berth.lan.dhcp import Clients, client_id
+from berth.lan.slaac import slaac, slaac_address
+from berth.model import Address, Lease, LeaseRequest
+from lan_servers import Lan
+
+RANGE = "--dhcp-range=fd77::50,fd77::99,64,120"
+SIX = LeaseRequest("key1", "br0", "02:00:00:00:00:01", client_id("web"), hostname="web", version=6)
+SUBNET: dict[str, object] = {"subnet": "fd77::/64", "interface": "s0", "pools": [{"pool": "fd77::50 - fd77::99"}]}
+KEA: dict[str, object] = {
+    "valid-lifetime": 6, "preferred-lifetime": 5, "renew-timer": 1, "rebind-timer": 3, "subnet6": [SUBNET],
+    "option-data": [{"name": "dns-servers", "data": "fd77::53"}, {"name": "domain-search", "data": "a.example"}],
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Lan]:
+    with lan_servers.lan(tmp_path) as made:
+        yield made
+
+
+class Told:
+    """The clients of a host, and what they tell."""
+
+    def __init__(self, check: Callable[[str, Address, str], Awaitable[str | None]] | None = None) -> None:
+        self.changed: list[Lease] = []
+        self.lost: list[str] = []
+        self.clients = Clients(self.changed.append, lambda lease, why: self.lost.append(why), check)
+
+    async def until(self, true: Callable[[], object], what: str) -> None:
+        end = asyncio.get_running_loop().time() + 20
+        while not true():
+            assert asyncio.get_running_loop().time() < end, f"{what}: {self.changed} {self.lost}"
+            await asyncio.sleep(0.02)
+
+
+def run(home: Lan, work: Callable[[], Awaitable[None]]) -> None:
+    """Run in the host's namespace."""
+
+    async def whole() -> None:
+        await work()
+
+    with inside(home.host):
+        asyncio.run(whole())
+
+
+def test_dnsmasq_gives_the_same_identity_the_same_address(home: Lan) -> None:
+    async def work() -> None:
+        told = Told()
+        lease = await told.clients.acquire(replace(SIX, wanted=IPv6Address("fd77::77")))
+        assert str(lease.address) == "fd77::77/128" and lease.dns == (IPv6Address("fd77::53"),)
+        assert lease.lifetime == 120 and 0 < lease.t1 < lease.t2 < 120
+        other = await told.clients.acquire(replace(SIX, key="key2", client_id=client_id("db")))
+        assert other.address != lease.address
+        told.clients.close()
+        heir = Told()
+        heir.clients.resume(replace(lease, acquired=lease.acquired - 1000))
+        await heir.until(lambda: heir.changed, "confirmed after a restart")
+        assert heir.changed[0].address == lease.address and not heir.lost
+        await heir.clients.release("key1")
+        await heir.until(lambda: "DHCPRELEASE" in home.log, "released")
+        heir.clients.close()
+
+    with lan_servers.dnsmasq(home, RANGE, "--dhcp-option=option6:dns-server,[fd77::53]"):
+        run(home, work)
+
+
+def test_kea_prolongs_and_ends(home: Lan) -> None:
+    async def work() -> None:
+        told = Told()
+        with lan_servers.kea(home, 6, KEA):
+            lease = await told.clients.acquire(SIX)
+            assert (lease.lifetime, lease.t1, lease.t2, lease.search) == (6, 1, 3, ("a.example",))
+            await told.until(lambda: len(told.changed) >= 2, "renewed")
+            assert {each.address for each in told.changed} == {lease.address}
+        await told.until(lambda: told.lost, "ended")
+        assert "ended after 6 s" in told.lost[0]
+        told.clients.close()
+
+    run(home, work)
+
+
+def test_a_conflict_is_declined(home: Lan) -> None:
+    checked: list[Address] = []
+
+    async def check(dev: str, address: Address, mac: str) -> str | None:
+        checked.append(address)
+        return "02:66:66:66:66:66" if len(checked) == 1 else None
+
+    async def work() -> None:
+        told = Told(check)
+        lease = await told.clients.acquire(SIX)
+        assert checked[1] == lease.address.ip != checked[0]
+        told.clients.close()
+
+    with lan_servers.kea(home, 6, KEA):
+        run(home, work)
+
+
+def test_stateless_and_nobody(home: Lan) -> None:
+    async def work() -> None:
+        told = Told()
+        with pytest.raises(Refused, match="no DHCP server answers on br0"):
+            await told.clients.acquire(SIX, 0.3)
+        with pytest.raises(Refused, match="no DHCPv6 server answers on br0"):
+            await told.clients.inform("br0", client_id("web"), 0.3)
+        with lan_servers.kea(home, 6, KEA):
+            said = await told.clients.inform("br0", client_id("web"))
+            assert (said.dns, said.search) == ((IPv6Address("fd77::53"),), ("a.example",))
+        with pytest.raises(Taken, match="another DHCPv6 client has port 546 on br0"):
+            await Told().clients.acquire(SIX)
+        told.clients.close()
+
+    run(home, work)
+
+
+def test_what_radvd_advertises(home: Lan) -> None:
+    async def work() -> None:
+        said = await slaac("br0")
+        assert said.router.is_link_local and said.lifetime > 0 and said.mtu == 1400 and not said.managed and said.other
+        assert said.dns == (IPv6Address("fd77::53"),) and said.search == ("a.example",)
+        (prefix,) = said.prefixes
+        assert prefix.subnet == IPv6Network("fd77::/64") and prefix.autonomous and prefix.on_link
+        assert (prefix.valid, prefix.preferred) == (300, 200)
+        assert str(slaac_address(prefix.subnet, "02:00:00:00:00:01")) == "fd77::ff:fe00:1/64"
+        stable = slaac_address(prefix.subnet, identity="web")
+        assert stable == slaac_address(prefix.subnet, identity="web") != slaac_address(prefix.subnet, identity="db")
+        assert stable in prefix.subnet
+
+    config = (
+        "AdvLinkMTU 1400; AdvOtherConfigFlag on; RDNSS fd77::53 {}; DNSSL a.example {};"
+        "prefix fd77::/64 { AdvValidLifetime 300; AdvPreferredLifetime 200; };"
+    )
+    with lan_servers.radvd(home, config):
+        run(home, work)
+
+
+def test_what_dnsmasq_advertises_and_nobody(home: Lan) -> None:
+    async def work() -> None:
+        with pytest.raises(Refused, match="no IPv6 router answers on br0"):
+            await slaac("br0", 0.3)
+        with pytest.raises(NotFound, match="no link nobr"):
+            await slaac("nobr")
+        with lan_servers.dnsmasq(home, "--dhcp-range=fd77::,slaac,64,600", "--enable-ra"):
+            assert (await slaac("br0")).prefixes[0].subnet == IPv6Network("fd77::/64")
+
+    run(home, work)

@@ -137,6 +137,7 @@ class Network:
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     ipam: Ipam = Ipam.NETWORK
     addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
+    addresses6: str = "pool"  # the same for IPv6
     keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
     labels: Pairs = ()
     options: Pairs = ()

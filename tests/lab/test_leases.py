@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_ground import LAPTOP, ROUTER, Ground
+from lab_ground import LAPTOP, LAPTOP6, ROUTER, Ground
 
 from berth.lab.session import Inside
 
@@ -286,3 +286,21 @@ def test_another_address_reaches_the_sandbox(ground: Ground, keeper: Keeper, ser
     assert f"moved it from {address} to {moved}" in keeper.log()
     assert leases(ground)["web"]["trouble"] == ""
     assert ground.berth("reconcile") == "nothing to change on this host\n"
+
+
+def test_both_ip_versions(ground: Ground, keeper: Keeper, server: Server) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h", "dhcp-range=fd00:2::200,fd00:2::2ff,64,1h")
+    ground.berth(f"{NET.removesuffix('lan')} --ipv6 -o addresses6=dhcp lan")
+    ground.sandbox("web")
+    four, six = ground.attach("lan", "web")
+    assert (last(four) in LEASED, six.startswith("fd00:2::2")) == (True, True)
+    until(lambda: ground.pings(("web", LAPTOP6), ("laptop", six), ("web", LAPTOP)) == [])
+    assert {record["lease"]["address"].partition("/")[0] for record in ground.told("lease ls")} == {four, six}
+    ground.berth("detach lan web")
+    until(lambda: not {four, six} & {line.split()[2] for line in _lines(ground)})
+    assert ground.attach("lan", "web") == [four, six]
+
+
+def _lines(ground: Ground) -> list[str]:
+    found = (ground.lab.work / "router/leases").read_text().splitlines()
+    return [line for line in found if len(line.split()) == 5]

@@ -146,6 +146,7 @@ class Network:
     conflict: str = "fast"  # flat: how thoroughly the LAN is asked for an address before it is given: fast | full | off
     ipam: Ipam = Ipam.NETWORK
     addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
+    addresses6: str = "pool"  # the same for IPv6
     keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
     labels: Pairs = ()
     options: Pairs = ()

@@ -293,6 +293,7 @@ OPTIONS: dict[str, Option] = {
         None, PLUGGED, _allow, "who may begin a conversation with a container: none, or PROTO[/PORTS][@SUBNET],…"
     ),
     "addresses": Option(None, PLUGGED, _addresses, "where a LAN's endpoints have their addresses from: pool|dhcp"),
+    "addresses6": Option(None, PLUGGED, _addresses, "where they have their IPv6 addresses from: pool|dhcp (DHCPv6)"),
     "keep_lease": Option(None, PLUGGED, _boolean, "leave a lease at the server when its endpoint goes: true|false"),
     "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
     "names": Option(None, PLUGGED, _boolean, "answer for the names of endpoints: true|false"),
@@ -311,6 +312,7 @@ _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, opt
 #: What may be said of one endpoint with `--driver-opt`, Docker's and Berth's own.
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
     "addresses": _addresses,  # in place of the network's
+    "addresses6": _addresses,
     "allow_services": _services,
     "antispoof": _boolean,
     "allow": _allow,  # in place of the network's; Berth's own to carry out

@@ -7,10 +7,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
-from lab_ground import LAPTOP, ROUTER, Ground
+from lab_ground import LAPTOP, LAPTOP6, ROUTER, Ground
 
 from berth.lab.session import Inside
 
@@ -194,3 +195,112 @@ def test_what_makes_no_sense_is_refused(ground: Ground, keeper: Keeper) -> None:
     assert "'dhpc' is not known: did you mean dhcp?" in ground.refused(f"{NET} -o addresses=dhpc")
     ground.berth(NET)
     assert "--dry-run" in ground.refused("attach --dry-run lan web")
+
+
+# --- what the server says later ---
+
+
+class Server:
+    """The router's DHCP server, with other words than the lab's own."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
+        self.own = ground.lab.work / "router/dnsmasq.conf"
+
+    def says(self, *lines: str, forgets: bool = False) -> None:
+        """Start it anew with these lines in place of its range."""
+        kept = [line for line in self.own.read_text().splitlines() if not line.startswith("dhcp-range")]
+        other = self.own.with_name("other.conf")
+        other.write_text("\n".join([*kept, *lines]) + "\n")
+        self._start(other, "rm -f $PWD/leases" if forgets else "true")
+
+    def back(self) -> None:
+        """Start the lab's own."""
+        self._start(self.own, "true")
+
+    def _start(self, config: Path, before: str) -> None:
+        find = "pgrep -f '[r]outer/(dnsmasq|other).conf'"
+        stop = f"for p in $({find}); do kill $p; while kill -0 $p; do sleep 0.05; done; done"
+        self.ground.sh(f"{{ {stop}; }} 2>/dev/null; cd {self.own.parent}; {before}", "router")
+        self.ground.sh(f"dnsmasq --conf-file={config} --user= --group=", "router")
+
+
+_AGE = """
+import json, sqlite3, sys
+db = sqlite3.connect(sys.argv[1])
+for key, body in db.execute("SELECT key, body FROM lease").fetchall():
+    record = json.loads(body)
+    record["lease"]["acquired"] -= 2000
+    db.execute("UPDATE lease SET body = ? WHERE key = ?", (json.dumps(record).encode(), key))
+db.commit()
+"""
+
+
+def age(ground: Ground) -> None:
+    """Make all leases as if they had been got more than half their hour ago: it is time to renew them."""
+    ground.lab.run("host", ["python3", "-c", _AGE, str(ground.lab.work / "host/state/berth.db")], check=True)
+
+
+@pytest.fixture
+def server(ground: Ground) -> Iterator[Server]:
+    running = Server(ground)
+    yield running
+    running.back()
+
+
+def test_another_router_and_mtu_reach_the_sandbox(ground: Ground, keeper: Keeper, server: Server) -> None:
+    span = "dhcp-range=192.168.2.200,192.168.2.220,1h"
+    server.says(span)
+    ground.berth(NET)
+    address = ground.container("lan", "web")
+    keeper.kill9()
+    age(ground)
+    server.says(
+        span, "dhcp-option=option:router,192.168.2.50", "dhcp-option=option:mtu,1400",
+        "dhcp-option=option:classless-static-route,10.8.0.0/16,192.168.2.50,0.0.0.0/0,192.168.2.50",
+    )  # fmt: skip
+    keeper.start()
+    until(lambda: ground.defaults("web") == [(LAPTOP, "eth0")])
+    (link,) = ground.ip("web", "link", "show", "eth0")
+    (route,) = ground.ip("web", "route", "show", "10.8.0.0/16")
+    assert (link["mtu"], route["gateway"]) == (1400, LAPTOP)
+    assert leases(ground)["web"]["lease"]["address"] == f"{address}/24"
+
+
+def test_another_address_reaches_the_sandbox(ground: Ground, keeper: Keeper, server: Server) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h")
+    ground.berth(NET)
+    address = ground.container("lan", "web")
+    keeper.kill9()
+    age(ground)
+    server.says("dhcp-range=192.168.2.230,192.168.2.240,1h", forgets=True)
+    keeper.start()
+    until(lambda: ground.told("endpoint ls")[0]["addresses"] != [f"{address}/24"])
+    (now,) = ground.told("endpoint ls")[0]["addresses"]
+    moved = now.partition("/")[0]
+    assert last(moved) in range(230, 241)
+    (link,) = ground.ip("web", "-4", "address", "show", "eth0")
+    assert [entry["local"] for entry in link["addr_info"]] == [moved]
+    assert ground.defaults("web") == [(ROUTER, "eth0")]
+    assert ground.pings(("web", LAPTOP), ("laptop", moved)) == []  # what it sends is checked by the new address
+    assert f"moved it from {address} to {moved}" in keeper.log()
+    assert leases(ground)["web"]["trouble"] == ""
+    assert ground.berth("reconcile") == "nothing to change on this host\n"
+
+
+def test_both_ip_versions(ground: Ground, keeper: Keeper, server: Server) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h", "dhcp-range=fd00:2::200,fd00:2::2ff,64,1h")
+    ground.berth(f"{NET.removesuffix('lan')} --ipv6 -o addresses6=dhcp lan")
+    ground.sandbox("web")
+    four, six = ground.attach("lan", "web")
+    assert (last(four) in LEASED, six.startswith("fd00:2::2")) == (True, True)
+    until(lambda: ground.pings(("web", LAPTOP6), ("laptop", six), ("web", LAPTOP)) == [])
+    assert {record["lease"]["address"].partition("/")[0] for record in ground.told("lease ls")} == {four, six}
+    ground.berth("detach lan web")
+    until(lambda: not {four, six} & {line.split()[2] for line in _lines(ground)})
+    assert ground.attach("lan", "web") == [four, six]
+
+
+def _lines(ground: Ground) -> list[str]:
+    found = (ground.lab.work / "router/leases").read_text().splitlines()
+    return [line for line in found if len(line.split()) == 5]

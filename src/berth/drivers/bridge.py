@@ -121,7 +121,7 @@ def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
 
 
 def _refuse_lans_options(asked: NetworkSpec) -> None:
-    for key in ("antispoof", "allow_services", "addresses", "keep_lease", "mdns"):
+    for key in ("antispoof", "allow_services", "addresses", "addresses6", "keep_lease", "mdns"):
         if asked.setting(key) is not None:
             raise Invalid(f"option {key} is for the containers of a LAN, and this network is NAT: leave it out")
 

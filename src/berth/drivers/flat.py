@@ -64,6 +64,7 @@ class FlatDriver:
             conflict=asked.setting("conflict") or "fast",
             ipam=asked.ipam,
             addresses=asked.setting("addresses") or "pool",
+            addresses6=_addresses6(asked, pools),
             keep_lease=asked.setting("keep_lease") == "true",
             labels=asked.labels,
             options=asked.options,
@@ -90,6 +91,13 @@ def _refuse_switch(asked: NetworkSpec, bridge: HostLink) -> None:
             f"antispoof=true cannot be kept on {bridge.name}: ovs-vswitchd takes its frames before the kernel checks"
             " them; leave it out"
         )
+
+
+def _addresses6(asked: NetworkSpec, pools: tuple[Pool, ...]) -> str:
+    chosen = asked.setting("addresses6") or "pool"
+    if chosen == "dhcp" and not any(pool.subnet.version == 6 for pool in pools):
+        raise Invalid("addresses6=dhcp is of no use to a network without IPv6: add --ipv6, or leave it out")
+    return chosen
 
 
 def _services(asked: NetworkSpec) -> tuple[str, ...]:

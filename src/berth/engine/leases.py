@@ -34,19 +34,21 @@ from berth.plan import Plan, diff
 from berth.seams import Intent, Tx
 from berth.state import Addr, Route
 
-_LEASED = (4,)  # the IP versions that leases are asked for
+_OPTION = {4: "addresses", 6: "addresses6"}
 
 
 def versions(net: Network, request: AttachRequest) -> tuple[int, ...]:
     """The IP versions for which an endpoint has its address from a server of the LAN's. Raises `Invalid`."""
     if request.placement is not Placement.FULL:
         return ()  # Docker's IPAM driver has seen to it
-    own = dict(request.options).get("addresses")
-    if own == "dhcp" and net.driver != "flat":
+    own, theirs = dict(request.options), {4: net.addresses, 6: net.addresses6}
+    found = tuple(version for version, key in _OPTION.items() if own.get(key, theirs[version]) == "dhcp")
+    if found and net.driver != "flat":
         raise Invalid(f"network {net.name} is {net.driver}: only a LAN (driver flat) has a DHCP server; leave it out")
-    if (own or net.addresses) != "dhcp" or net.driver != "flat":
-        return ()
-    return tuple(version for version in _LEASED if any(p.subnet.version == version for p in net.pools))
+    for version in found:
+        if not any(pool.subnet.version == version for pool in net.pools):
+            raise Invalid(f"network {net.name} has no IPv{version} subnet: leave {_OPTION[version]}=dhcp out")
+    return found
 
 
 def wanted(
@@ -64,12 +66,13 @@ def wanted(
     asked = replace(request, id=identity, name=name, mac=mac)
     return asked, tuple(
         LeaseRequest(
-            key=identity,
+            key=identity if version == 4 else f"{identity}/{version}",
             dev=net.bridge,
             mac=mac,
             client_id=parts.client_id(f"{net.bridge_mac} {net.name} {name}"),
             hostname=name,
             wanted=next((address for address in request.addresses if address.version == version), None),
+            version=version,
         )
         for version in found
     )
@@ -77,7 +80,9 @@ def wanted(
 
 def recorded(net: Network, leases: Sequence[Lease]) -> tuple[LeaseRecord, ...]:
     """What is remembered of an endpoint's leases."""
-    return tuple(LeaseRecord(lease, endpoint=lease.request.key, keep=net.keep_lease) for lease in leases)
+    return tuple(
+        LeaseRecord(lease, endpoint=lease.request.key.partition("/")[0], keep=net.keep_lease) for lease in leases
+    )
 
 
 def granted(net: Network, request: AttachRequest, version: int) -> Address:

@@ -57,12 +57,12 @@ def code(ground: Ground, node: str, *words: str, at: str = RESOLVER) -> str:
 
 
 def test_between_containers(ground: Ground, daemon: None) -> None:
-    for line in ("one --ipv6", "two -o allow_from=one", "three"):
+    for line in ("one --ipv6", "two -o allow_from=one", "three -o host_access=false"):
         ground.berth(f"network create {line}")
     web = ground.container("one", "web", "--alias www")
     web2 = ground.container("one", "web2", "--alias www")
     db = ground.container("two", "db")
-    ground.container("three", "far")
+    far = ground.container("three", "far")
     assert dig(ground, "web2", "WEB") == dig(ground, "web2", "web.one") == dig(ground, "web2", "+tcp", "web") == [web]
     assert {tuple(dig(ground, "web", "www")) for _ in range(4)} == {(web, web2), (web2, web)}
     assert dig(ground, "web", "-x", web2) == ["web2.one."]
@@ -72,6 +72,7 @@ def test_between_containers(ground: Ground, daemon: None) -> None:
     assert dig(ground, "web", "db") == [db]  # let in
     assert code(ground, "db", "web") == code(ground, "far", "db") == "NXDOMAIN"
     assert dig(ground, "db", "web.one") == dig(ground, "far", "db.two") == []
+    assert dig(ground, "far", "far", "laptop.lab") == [far, LAPTOP]  # which does not reach the host itself
     (ident,) = [ep["id"] for ep in ground.told("endpoint ls") if ep["name"] == "db"]
     assert dig(ground, "web", ident[:12]) == [db]
     ground.berth("detach one web2")

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import resource
 import socket
-from collections.abc import Iterable
+from collections.abc import Sequence, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,8 +52,12 @@ class Names:
         _allow_many_sockets()
         try:
             while True:
-                with suppress(BerthError):
+                try:
                     await self._look()
+                except BerthError as error:
+                    self._say_once("", error)
+                except Exception:
+                    log.exception("names")
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), _ROUND)
                     await asyncio.sleep(_BREATH)
@@ -73,21 +77,13 @@ class Names:
             await self._look()
         else:
             self._endpoints[ep.id] = ep
-            self._views.clear()
-            there = [each for each in self._endpoints.values() if each.sandbox == ep.sandbox]
-            for place in places(self._networks.values(), there):
-                if place.ns == ep.sandbox.path:
-                    self._askers[place] = place.networks
-                    if place not in self._served:
-                        self._open(place)
-        self.soon()
+            self._rearrange({ep.sandbox.path})
 
-    def unplugged(self, endpoints: Iterable[Endpoint]) -> None:
+    def unplugged(self, endpoints: Sequence[Endpoint]) -> None:
         """Forget endpoints."""
         for ep in endpoints:
             self._endpoints.pop(ep.id, None)
-        self._arrange()
-        self.soon()
+        self._rearrange({ep.sandbox.path for ep in endpoints})
 
     async def _look(self) -> None:
         """Read all there is, and make it so."""
@@ -113,6 +109,19 @@ class Names:
         self._tell_lans()
         live = {*map(_where, wanted), *(net.bridge for net in self._networks.values())}
         self._said = {where: what for where, what in self._said.items() if where in live}
+
+    def _rearrange(self, paths: Set[str]) -> None:
+        """The same where endpoints of these sandboxes have come or gone: an attach shall not take longer for others."""
+        self._views.clear()
+        there = [ep for ep in self._endpoints.values() if ep.sandbox.path in paths]
+        wanted = {place for place in places(self._networks.values(), there) if place.ns}
+        for place in [each for each in self._served if each.ns in paths and each not in wanted]:
+            self._served.pop(place)[0].close()
+        for place in wanted:
+            self._askers[place] = place.networks
+            if place not in self._served:
+                self._open(place)
+        self._tell_lans()
 
     def _tell_lans(self) -> None:
         """Claim the names of endpoints where their network says so."""

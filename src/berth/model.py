@@ -136,6 +136,7 @@ class Network:
     services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     ipam: Ipam = Ipam.NETWORK
+    scope: str = "local"  # local | global: every host of the shared store sees it
     labels: Pairs = ()
     options: Pairs = ()
 
@@ -276,10 +277,22 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
+    host: str = ""  # HostRecord.id of where it is; "": this host, where no store is shared
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
         return dict(self.options).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """A host of the shared store, as the others know it."""
+
+    id: str  # lasts as long as the host's own records
+    name: str
+    underlay: tuple[Address, ...] = ()  # where its tunnels end: one address of each IP version at most
+    public_key: str = ""  # WireGuard's, in base64; "": none
+    since: str = ""  # RFC 3339, by the host's own clock: for people only
 
 
 @dataclass(frozen=True, slots=True)

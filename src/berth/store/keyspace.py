@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from berth.errors import Refused
 from berth.store.gateway import Away, Gateway, Json, after, b64
 
-_LOCK = 15  # seconds after which a dead process's lock is gone
-_REUSE = 5.0  # seconds for which a lease serves further transactions; what is left is for the block
+_LOCK = 8  # seconds after which a dead process's lock is gone
+_REUSE = 2.0  # seconds for which a lease serves further transactions; what is left is for the block
 _WAIT = 30.0  # seconds for another's transaction
 _PAUSES = (0.002, 0.05)  # seconds between two tries, at first and at last
 _MOST = 120  # operations of one transaction; etcd takes 128 (--max-txn-ops)
@@ -34,7 +34,8 @@ class Value:
 class Keyspace:
     """What Berth has in etcd: everything below one prefix."""
 
-    def __init__(self, gateway: Gateway, prefix: str, host: str) -> None:
+    def __init__(self, gateway: Gateway, prefix: str, host: str, ttl: int) -> None:
+        self.ttl = ttl  # of the host's lease, in seconds
         self.gateway = gateway
         self.prefix = prefix
         self.host = host
@@ -177,6 +178,8 @@ class View:
             # Ours after all, where the answer to the first asking was lost.
             there = space.values(first["response_range"]).get("lock")
             if there is None or there.data != self._token.encode():
+                if there is not None and there.data.startswith(f"{space.host} ".encode()):
+                    self._break(int(first["response_range"]["kvs"][0]["create_revision"]))
                 return False
             self._lock = int(first["response_range"]["kvs"][0]["create_revision"])
         else:
@@ -185,6 +188,11 @@ class View:
         self._read["seen/network/"] = space.values(networks["response_range"])
         self._singles[me] = space.values(host["response_range"]).get(me)
         return True
+
+    def _break(self, revision: int) -> None:
+        """End a lock of this host's: this one's, or a dead process's, since SQLite lets no two write at once here."""
+        release = {"requestDeleteRange": self.space.one("lock")}
+        self.space.gateway.call("/v3/kv/txn", {"compare": [self._lock_is(revision)], "success": [release]})
 
     def _lock_is(self, revision: int) -> Json:
         """Compare: nobody else has had the lock since."""
@@ -235,10 +243,8 @@ class View:
     def abort(self) -> None:
         """Let go of the lock; nothing was written."""
         if self._lock:
-            release = {"requestDeleteRange": self.space.one("lock")}
             try:
-                message = {"compare": [self._lock_is(self._lock)], "success": [release]}
-                self.space.gateway.call("/v3/kv/txn", message)
+                self._break(self._lock)
             except Refused:  # the lease ends it
                 self.space.forget_lease()
             self._lock = 0

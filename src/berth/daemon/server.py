@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from berth import wire
-from berth.daemon import proxy
+from berth.daemon import member, proxy
 from berth.daemon.app import app
 from berth.daemon.tidy import Tidy
 from berth.daemon.worker import DEADLINE, Worker
@@ -64,7 +64,7 @@ async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     given = _given()
     listener = given or _listen(path)
-    chores = (tidy.run(), _watched(worker), proxy.keep(wire.proxy_lock()))
+    chores = (tidy.run(), _watched(worker), proxy.keep(wire.proxy_lock()), member.run(engine, worker))
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listener.getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up

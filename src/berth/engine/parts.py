@@ -11,7 +11,7 @@ from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
 from berth.model import Endpoint, Network, Placement, Pool
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Shared, Store, Tx
 from berth.state import State
 
 
@@ -26,6 +26,7 @@ class Parts:
     choose: Choose
     identity: Callable[[], str]  # a new id: 64 hexadecimal digits
     now: Callable[[], str]  # RFC 3339
+    shared: Shared | None = None  # the store, where other hosts see it too
     retired: bool = field(default=False)  # cables wait for the sweep
 
     def want_network(self, net: Network) -> State:

@@ -25,7 +25,7 @@ Json = dict[str, Any]
 
 _ANSWER = 3.0  # seconds for one member to answer
 _PATIENCE = 6.0  # seconds for any member to: a new leader is chosen in one or two
-_SULK = 5.0  # seconds after that in which each member is asked once only
+_DOUBT = 0.5  # seconds for one member, and each is asked once only, from then until one answers
 _PAUSE = 0.05  # seconds between two rounds
 _UNAUTHENTICATED, _FAILED = 16, (4, 8, 13, 14)  # gRPC codes: no token; deadline, too busy, internal, unavailable
 _SERVER_ERROR = 500  # HTTP
@@ -109,7 +109,7 @@ class Gateway:
         self._link: http.client.HTTPConnection | None = None
         self._at = 0
         self._token = ""
-        self._sulk = 0.0  # until then, do not wait
+        self._away = False  # nobody answered the last call
 
     def close(self) -> None:
         """Hang up."""
@@ -119,7 +119,7 @@ class Gateway:
 
     def call(self, path: str, message: Json) -> Json:
         """Ask any member. Raises `Away`, `Compacted`, `Denied`, or `Refused` with what etcd says."""
-        until = max(time.monotonic() + (0 if time.monotonic() < self._sulk else _PATIENCE), 0)
+        until = time.monotonic() + (0 if self._away else _PATIENCE)
         body = json.dumps(message).encode()
         while True:
             for _ in self.where.endpoints:
@@ -129,7 +129,7 @@ class Gateway:
                     self._next()
                     reason = _reason(error)
             if time.monotonic() >= until:
-                self._sulk = time.monotonic() + _SULK
+                self._away = True
                 raise Away(f"etcd at {self.where.url} does not answer ({reason}): nothing that hosts share can change")
             time.sleep(_PAUSE)
 
@@ -162,7 +162,9 @@ class Gateway:
             kind = _Failing if response.status >= _SERVER_ERROR else Refused
             raise kind(f"etcd at {self.where.url}: {text.decode(errors='replace').strip()[:200]}") from None
         self._check(answer)
-        self._sulk = 0.0
+        if self._away:
+            self._away = False
+            link.sock.settimeout(_ANSWER)
         return answer
 
     def _check(self, answer: Json) -> None:
@@ -187,7 +189,7 @@ class Gateway:
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._link is None:
-            self._link = self._connection(_ANSWER)
+            self._link = self._connection(_DOUBT if self._away else _ANSWER)
         return self._link
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:

@@ -86,6 +86,7 @@ class View:
         self._token = f"{space.host} {secrets.token_hex(8)}"
         self._lock = 0  # the revision that made it
         self._revision = 0
+        self._away: Away | None = None  # known by now, and not to be found out again
         self._read: dict[str, dict[str, Value]] = {}  # by prefix
         self._singles: dict[str, Value | None] = {}
         self._writes: dict[str, Value | None] = {}
@@ -138,9 +139,18 @@ class View:
         self.begin()
         if self._revision:
             request = request | {"revision": str(self._revision)}
-        answer = self.space.gateway.call("/v3/kv/range", request)
+        answer = self._call("/v3/kv/range", request)
         self._revision = self._revision or int(answer["header"]["revision"])
         return self.space.values(answer)
+
+    def _call(self, path: str, message: Json) -> Json:
+        if self._away is not None:
+            raise self._away
+        try:
+            return self.space.gateway.call(path, message)
+        except Away as error:
+            self._away = error
+            raise
 
     def begin(self) -> None:
         """Have the lock, where this is to write. Raises `Refused` when it cannot be had, and what `call` raises."""
@@ -160,7 +170,7 @@ class View:
             lease = space.lock_lease()
             put = {"key": b64(space.full("lock")), "value": b64(self._token.encode()), "lease": str(lease)}
             reads = [{"requestRange": space.below("seen/network/")}, {"requestRange": space.one(me)}]
-            answer = space.gateway.call(
+            answer = self._call(
                 "/v3/kv/txn",
                 {
                     "compare": [self._lock_is(0)],

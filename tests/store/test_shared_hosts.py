@@ -167,8 +167,9 @@ def test_many_endpoints_come_back_in_pieces(etcd: Cluster, host: MakeHost) -> No
     assert taken(b, net) == set()
     assert a.register(HostRecord("a", "a")) == ()
     assert len(taken(b, net)) == len(names(b, net)) == 30
+    theirs = of_all(b)[0]
     with pytest.raises(Refused, match="is on host a"), b.write() as tx:
-        tx.save_endpoint(of_all(b)[0])
+        tx.save_endpoint(theirs)
 
 
 def _hosts(store: Store) -> list[HostRecord]:

@@ -148,6 +148,7 @@ class Network:
     addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
     addresses6: str = "pool"  # the same for IPv6
     keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
+    scope: str = "local"  # local | global: every host of the shared store sees it
     labels: Pairs = ()
     options: Pairs = ()
     naming: Pairs = ()  # how endpoints are called; see `NAMING`
@@ -330,6 +331,7 @@ class Endpoint:
     conflicts: tuple[Conflict, ...] = ()  # flat: one an address
     learnt: Learnt = Learnt()
     aliases: tuple[str, ...] = ()  # more names, which other endpoints may have too
+    host: str = ""  # HostRecord.id of where it is; "": this host, where no store is shared
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
@@ -345,6 +347,17 @@ class LeaseRecord:
     pool: str = ""  # Pool.owner, where Docker's IPAM driver was asked for it; Docker gives it back by itself then
     keep: bool = False  # the server is not told when it is given up
     trouble: str = ""  # what is wrong with it; "": nothing
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """A host of the shared store, as the others know it."""
+
+    id: str  # lasts as long as the host's own records
+    name: str
+    underlay: tuple[Address, ...] = ()  # where its tunnels end: one address of each IP version at most
+    public_key: str = ""  # WireGuard's, in base64; "": none
+    since: str = ""  # RFC 3339, by the host's own clock: for people only
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ import msgspec
 from berth.model import (
     Conflict,
     Endpoint,
+    HostRecord,
     Ipam,
     Learnt,
     Lease,
@@ -35,8 +36,8 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode  # addresses and subnets bec
 _decode = msgspec.json.Decoder().decode
 
 
-def dump(thing: Network | Endpoint) -> bytes:
-    """A network or endpoint as JSON."""
+def dump(thing: Network | Endpoint | HostRecord) -> bytes:
+    """A network, endpoint or host as JSON."""
     return _encode(thing)
 
 
@@ -130,6 +131,13 @@ def load_lease(data: bytes) -> LeaseRecord:
     return LeaseRecord(**raw)
 
 
+def load_host(data: bytes) -> HostRecord:
+    """The reverse of `dump`."""
+    raw: Json = _decode(data)
+    raw["underlay"] = tuple(ip_address(address) for address in raw["underlay"])
+    return HostRecord(**raw)
+
+
 def _port(raw: Json) -> PortMapping:
     host_ip = None if raw["host_ip"] is None else ip_address(raw["host_ip"])
     return PortMapping(host_ip, raw["host_port"], raw["port"], raw["proto"])
@@ -141,7 +149,7 @@ def docker_network(net: Network, endpoints: list[Endpoint]) -> Json:
         "Name": net.name,
         "Id": net.id,
         "Created": net.created,
-        "Scope": "local",
+        "Scope": net.scope,
         "Driver": net.driver,
         "EnableIPv4": any(pool.subnet.version == 4 for pool in net.pools),
         "EnableIPv6": net.ipv6,

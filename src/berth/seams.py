@@ -16,6 +16,7 @@ from berth.model import (
     Endpoint,
     Grant,
     Host,
+    HostRecord,
     Lease,
     LeaseRecord,
     LeaseRequest,
@@ -262,6 +263,7 @@ class Tx(Protocol):
     def drop_network(self, identity: str) -> None: ...
     def save_endpoint(self, ep: Endpoint) -> None: ...
     def drop_endpoint(self, identity: str) -> None: ...
+    def holds(self, ep: Endpoint, address: Address) -> bool: ...  # or was it given to another while its host was gone
     def ledger(self, network: str, pool: Pool) -> Ledger: ...
     def port_owner(self, wanted: PortMapping) -> str | None: ...
     def held_pool(self, owner: str) -> HeldPool | None: ...
@@ -284,10 +286,15 @@ class Tx(Protocol):
     def open(self, intent: Intent) -> None: ...
     def close(self, identity: str) -> None: ...
     def intents(self) -> Sequence[Intent]: ...
+    def hosts(self) -> Sequence[HostRecord]: ...
+    def save_host(self, host: HostRecord) -> None: ...
+    def drop_host(self, identity: str) -> None: ...
 
 
 class Store(Protocol):
-    """What Berth remembers."""
+    """What Berth remembers. Of a global network, `Tx.endpoints(network=…)` gives the endpoints of all hosts."""
+
+    host: str  # HostRecord.id of this host; "": no other host sees this store
 
     def write(self, *, durable: bool = False) -> AbstractContextManager[Tx]:
         """A serialisable transaction; nothing of it stays after an error. `durable`: it outlives a power cut."""
@@ -299,6 +306,26 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of the file or connection."""
+        ...
+
+
+class Shared(Store, Protocol):
+    """A store of many hosts: what of it hangs on this host's lease, and what the others do."""
+
+    def register(self, host: HostRecord) -> tuple[str, ...]:
+        """Be seen by the others, with all endpoints of this host; gives the ids of those whose address is lost."""
+        ...
+
+    def keep(self) -> bool:
+        """Renew the lease, from any thread; whether there still was one: if not, `register` again."""
+        ...
+
+    def expire(self) -> tuple[str, ...]:
+        """Free what hosts held that are gone for longer than the grace time; gives the ids of the endpoints."""
+        ...
+
+    def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        """Tell the ids of networks that changed, from a thread; none: anything may have. Gives how to stop it."""
         ...
 
 

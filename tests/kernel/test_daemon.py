@@ -224,7 +224,9 @@ def test_a_networks_and_an_endpoints_life(host: Host, daemon: Daemon) -> None:
     until(lambda: host.everything() == before)  # retired cables are swept a little later
 
 
-@pytest.mark.parametrize("path", ["/nonsense", "/NetworkDriver.Nonsense", "/NetworkDriver.AllocateNetwork", "/v1/nonsense"])
+@pytest.mark.parametrize(
+    "path", ["/nonsense", "/NetworkDriver.Nonsense", "/NetworkDriver.AllocateNetwork", "/v1/nonsense"]
+)
 def test_an_unknown_path(daemon: Daemon, path: str) -> None:
     status, said = daemon.ask(path, {})
     assert status == 404 and refused(status, said)

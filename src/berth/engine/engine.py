@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from berth.engine import attach, leases, networks, pools, ports, reconcile, vet
+from berth.engine import attach, hosts, leases, networks, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
 from berth.engine.vetted import Vetted
 from berth.model import (
@@ -180,6 +180,18 @@ class Engine:
     def answers_names(self) -> bool:
         """Whether sandboxes have a resolver: only while a daemon runs, which is asked then."""
         return False
+
+    def keep(self) -> bool | None:
+        """Renew this host's lease on the shared store, from any thread; None: there is no such store."""
+        return None if self._parts.shared is None else self._parts.shared.keep()
+
+    def register(self, name: str) -> tuple[str, ...]:
+        """Be seen by the other hosts; the ids of endpoints that were lost. See `engine.hosts`."""
+        return hosts.register(self._parts, name)
+
+    def expire(self) -> tuple[str, ...]:
+        """Free the addresses of hosts that are gone for long; the ids of their endpoints."""
+        return hosts.expire(self._parts)
 
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""

@@ -12,7 +12,7 @@ from berth.engine.reach import reach, scope_of
 from berth.engine.vetted import Vetted
 from berth.model import Endpoint, Network, Placement, Pool
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Lan, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Lan, Shared, Store, Tx
 from berth.state import State
 
 
@@ -30,6 +30,7 @@ class Parts:
     now: Callable[[], str]  # RFC 3339
     client_id: Callable[[str], bytes]  # by which a DHCP server knows somebody again
     vetted: Vetted = field(default_factory=Vetted)
+    shared: Shared | None = None  # the store, where other hosts see it too
     retired: bool = field(default=False)  # cables wait for the sweep
 
     def want_network(self, net: Network) -> State:
@@ -107,7 +108,7 @@ def forget(tx: Tx, identity: str) -> None:
     net = tx.network(ep.network)
     for interface in ep.addresses if net is not None else ():
         pool = net.pool_of(interface.ip) if net is not None else None
-        if pool is not None and not lent(pool, ep.placement):
+        if pool is not None and not lent(pool, ep.placement) and tx.holds(ep, interface.ip):
             ipam.give_back(pool, tx.ledger(ep.network, pool), interface.ip)
     tx.drop_endpoint(identity)
     tx.drop_leases(identity)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from berth.errors import NotFound
-from berth.lan import dhcp, frames
+from berth.lan import frames, offers
 from berth.lan.packets import DHCP, NEIGHBOURS, Packets
 from berth.lan.vendors import vendor
 from berth.model import Address, HostLink, Interface
@@ -35,7 +35,7 @@ class Found:
     bridge: str
     addresses: tuple[Interface, ...]  # the host's own
     routers: tuple[Router, ...]
-    offers: tuple[dhcp.Offer, ...]  # one a DHCP server
+    offers: tuple[offers.Offer, ...]  # one a DHCP server
 
 
 def discover(link: HostLink, routers: Sequence[Address]) -> Found:
@@ -68,16 +68,16 @@ def _answers(dev: str, addresses: Sequence[Address]) -> dict[Address, set[str]]:
     return macs
 
 
-def _offers(dev: str) -> tuple[dhcp.Offer, ...]:
+def _offers(dev: str) -> tuple[offers.Offer, ...]:
     """What the DHCP servers offer to a client that there is not."""
     mac, transaction = (b"\x02" + secrets.token_bytes(5)).hex(":"), secrets.randbits(32)
-    found: dict[str, dhcp.Offer] = {}
+    found: dict[str, offers.Offer] = {}
     packets = Packets(dev, DHCP)
     try:
-        packets.send(dhcp.discover(mac, transaction))
+        packets.send(offers.discover(mac, transaction))
         until = time.monotonic() + _OFFER
         for frame in _heard(packets, until):
-            said = dhcp.offer(frame, mac, transaction)
+            said = offers.offer(frame, mac, transaction)
             if said is not None:
                 found.setdefault(str(said.server), said)
                 until = min(until, time.monotonic() + _OTHERS)

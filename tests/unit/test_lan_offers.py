@@ -6,7 +6,7 @@ import random
 import struct
 from ipaddress import IPv4Address, IPv4Network
 
-from berth.lan import dhcp
+from berth.lan import offers
 
 MAC, TRANSACTION = "02:00:00:00:00:07", 0x12345678
 
@@ -24,7 +24,7 @@ def answer(options: str = "350102 3604c0a80201 0104ffffff00 0304c0a80201 3304000
 
 
 def test_an_offer_is_understood() -> None:
-    assert dhcp.offer(answer(), MAC, TRANSACTION) == dhcp.Offer(
+    assert offers.offer(answer(), MAC, TRANSACTION) == offers.Offer(
         server=IPv4Address("192.168.2.1"),
         mac="02:00:00:00:02:01",
         address=IPv4Address("192.168.2.117"),
@@ -35,16 +35,16 @@ def test_an_offer_is_understood() -> None:
 
 
 def test_what_is_no_offer_to_us() -> None:
-    assert dhcp.offer(answer(transaction=7), MAC, TRANSACTION) is None
-    assert dhcp.offer(answer(op=1), MAC, TRANSACTION) is None
-    assert dhcp.offer(answer(), "02:00:00:00:00:08", TRANSACTION) is None
-    assert dhcp.offer(answer("350105 3604c0a80201 ff"), MAC, TRANSACTION) is None  # an ACK
-    assert dhcp.offer(answer("350102 ff"), MAC, TRANSACTION) is None  # of no server
-    assert dhcp.offer(dhcp.discover(MAC, TRANSACTION), MAC, TRANSACTION) is None
+    assert offers.offer(answer(transaction=7), MAC, TRANSACTION) is None
+    assert offers.offer(answer(op=1), MAC, TRANSACTION) is None
+    assert offers.offer(answer(), "02:00:00:00:00:08", TRANSACTION) is None
+    assert offers.offer(answer("350105 3604c0a80201 ff"), MAC, TRANSACTION) is None  # an ACK
+    assert offers.offer(answer("350102 ff"), MAC, TRANSACTION) is None  # of no server
+    assert offers.offer(offers.discover(MAC, TRANSACTION), MAC, TRANSACTION) is None
 
 
 def test_a_strange_mask_is_none() -> None:
-    said = dhcp.offer(answer("350102 3604c0a80201 0104ff00ff00 ff"), MAC, TRANSACTION)
+    said = offers.offer(answer("350102 3604c0a80201 0104ff00ff00 ff"), MAC, TRANSACTION)
     assert said is not None and said.subnet is None
 
 
@@ -56,5 +56,5 @@ def test_no_frame_is_too_strange() -> None:
         for _ in range(chance.randrange(4)):
             frame[chance.randrange(len(frame))] = chance.randrange(256)
         frame = frame[: chance.randrange(len(frame))] if chance.random() < 0.3 else frame
-        understood += dhcp.offer(bytes(frame), MAC, TRANSACTION) is not None
+        understood += offers.offer(bytes(frame), MAC, TRANSACTION) is not None
     assert 1_000 < understood < 19_000

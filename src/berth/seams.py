@@ -35,6 +35,7 @@ class Scope:
     keys: frozenset[Key]
     marked: bool = False
     namespaces: frozenset[str] = frozenset()  # where inner ends of cables may be found
+    tunnels: frozenset[str] = frozenset()  # of which all that they know of other hosts is read
     devices: frozenset[str] = frozenset()  # links of the host of which all that they carry is read
 
 

@@ -108,7 +108,7 @@ class Network:
 
     id: str  # 64 hexadecimal digits, as Docker's
     name: str
-    driver: str  # bridge | flat | host | null
+    driver: str  # bridge | flat | overlay | host | null
     bridge: str  # the link that endpoints are plugged into; "" for host and null
     pools: tuple[Pool, ...]
     mtu: int  # bytes
@@ -135,9 +135,24 @@ class Network:
     antispoof: bool = True  # flat: endpoints send as themselves only; see `guarded`
     services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
+    vni: int = 0  # overlay: the network's number on the underlay
+    vxlan_port: int = 0  # overlay: UDP
+    underlay: str = ""  # overlay: as asked: a link, an address or a subnet of the hosts'; "": their way out
+    underlay_version: int = 4  # overlay: of the addresses that hosts reach each other by
+    local: str = ""  # overlay: this host's address on the underlay; never stored, as each host has its own
     ipam: Ipam = Ipam.NETWORK
     labels: Pairs = ()
     options: Pairs = ()
+
+    @property
+    def nat(self) -> bool:
+        """Whether its endpoints are behind the host, which publishes their ports."""
+        return self.driver in ("bridge", "overlay")
+
+    @property
+    def tunnel(self) -> str:
+        """The link to the endpoints on other hosts."""
+        return f"bvx{self.id[:12]}"
 
     @property
     def guarded(self) -> bool:
@@ -155,7 +170,7 @@ class Network:
         no name that lasts (""), it goes with the address, so that no neighbour is ever left with an address's old
         MAC; on a LAN also when the network is made anew.
         """
-        if addresses and (self.driver == "bridge" or not name):
+        if addresses and (self.nat or not name):
             seed = f"{self.bridge_mac or self.id} {addresses[0].ip}"
         else:
             seed = f"{self.id} {name}"
@@ -166,7 +181,7 @@ class Network:
 
         Telling them costs a broadcast that the kernel hands to every port of the bridge: 4.6 ms for 1,000.
         """
-        mac_goes_with_address = self.driver == "bridge" and len(ep.addresses) == 1
+        mac_goes_with_address = self.nat and len(ep.addresses) == 1
         return not (mac_goes_with_address and ep.mac == self.mac_for(ep.name, ep.addresses))
 
 
@@ -276,6 +291,7 @@ class Endpoint:
     ports: tuple[PortMapping, ...] = ()
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
+    vtep: str = ""  # overlay: where its host is reached on the underlay
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""

@@ -262,7 +262,6 @@ BAD_NAMES = ("", "-a", ".a", "_a", "a b", "a/b", "a\n", "é", "a:b", "x" * 129)
         (driver_name, "brigde", "driver 'brigde' is not known: did you mean bridge?"),
         (driver_name, "", "driver '' is not known: choose one of bridge, flat, host, null"),
         (driver_name, "ipvlan", "choose one of bridge, flat, host, null"),
-        (driver_name, "overlay", "not built yet"),
         (link_name, "", "has 0 bytes: give it 1 to 15"),
         (link_name, "sixteen_bytes_ab", "has 16 bytes"),
         (link_name, "ääääääää", "has 16 bytes"),

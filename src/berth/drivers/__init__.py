@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from berth.drivers.bridge import BridgeDriver
 from berth.drivers.flat import FlatDriver, carries_lan
+from berth.drivers.overlay import OverlayDriver
 from berth.drivers.unplugged import HostDriver, NullDriver
 from berth.model import Host, NetworkSpec
 from berth.seams import Driver
@@ -11,6 +12,7 @@ from berth.seams import Driver
 DRIVERS: dict[str, Driver] = {
     "bridge": BridgeDriver(),
     "flat": FlatDriver(),
+    "overlay": OverlayDriver(),
     "host": HostDriver(),
     "null": NullDriver(),
 }

@@ -161,7 +161,7 @@ def _decide(
             raise Taken(f"{request.sandbox} has a Berth interface {ifname} already: choose another --ifname")
     if any(isinstance(obj, LinkUp) and obj.dev == ifname for obj in place.there) and net.bridge:
         raise Taken(f"{request.sandbox} has an interface {ifname} already, not of Berth's: choose another --ifname")
-    if request.ports and net.driver != "bridge":
+    if request.ports and not net.nat:
         raise Invalid(
             f"network {net.name} is {net.driver}: ports are published on NAT networks only;"
             " here the endpoint's own address has all its ports"

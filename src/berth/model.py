@@ -141,6 +141,7 @@ class Network:
     underlay_version: int = 4  # overlay: of the addresses that hosts reach each other by
     local: str = ""  # overlay: this host's address on the underlay; never stored, as each host has its own
     ipam: Ipam = Ipam.NETWORK
+    scope: str = "local"  # local | global: every host of the shared store sees it
     labels: Pairs = ()
     options: Pairs = ()
 
@@ -292,10 +293,22 @@ class Endpoint:
     placement: Placement = Placement.FULL
     options: Pairs = ()  # checked; see `spec.ENDPOINT_OPTIONS`
     vtep: str = ""  # overlay: where its host is reached on the underlay
+    host: str = ""  # HostRecord.id of where it is; "": this host, where no store is shared
 
     def option(self, key: str) -> str | None:
         """The value of an option; None when it was not given."""
         return dict(self.options).get(key)
+
+
+@dataclass(frozen=True, slots=True)
+class HostRecord:
+    """A host of the shared store, as the others know it."""
+
+    id: str  # lasts as long as the host's own records
+    name: str
+    underlay: tuple[Address, ...] = ()  # where its tunnels end: one address of each IP version at most
+    public_key: str = ""  # WireGuard's, in base64; "": none
+    since: str = ""  # RFC 3339, by the host's own clock: for people only
 
 
 @dataclass(frozen=True, slots=True)

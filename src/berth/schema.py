@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from berth.model import Endpoint, Ipam, Network, Placement, Pool, PortMapping, Sandbox, StaticRoute
+from berth.model import Endpoint, HostRecord, Ipam, Network, Placement, Pool, PortMapping, Sandbox, StaticRoute
 
 Json = dict[str, Any]
 
@@ -19,8 +19,8 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode  # addresses and subnets bec
 _decode = msgspec.json.Decoder().decode
 
 
-def dump(thing: Network | Endpoint) -> bytes:
-    """A network or endpoint as JSON."""
+def dump(thing: Network | Endpoint | HostRecord) -> bytes:
+    """A network, endpoint or host as JSON."""
     return _encode(thing)
 
 
@@ -76,6 +76,13 @@ def load_endpoint(data: bytes) -> Endpoint:
     return Endpoint(**raw)
 
 
+def load_host(data: bytes) -> HostRecord:
+    """The reverse of `dump`."""
+    raw: Json = _decode(data)
+    raw["underlay"] = tuple(ip_address(address) for address in raw["underlay"])
+    return HostRecord(**raw)
+
+
 def _port(raw: Json) -> PortMapping:
     host_ip = None if raw["host_ip"] is None else ip_address(raw["host_ip"])
     return PortMapping(host_ip, raw["host_port"], raw["port"], raw["proto"])
@@ -87,7 +94,7 @@ def docker_network(net: Network, endpoints: list[Endpoint]) -> Json:
         "Name": net.name,
         "Id": net.id,
         "Created": net.created,
-        "Scope": "local",
+        "Scope": net.scope,
         "Driver": net.driver,
         "EnableIPv4": any(pool.subnet.version == 4 for pool in net.pools),
         "EnableIPv6": net.ipv6,

@@ -15,6 +15,7 @@ from berth.model import (
     Endpoint,
     Grant,
     Host,
+    HostRecord,
     Network,
     NetworkSpec,
     Pool,
@@ -54,6 +55,22 @@ class Driver(Protocol):
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """What should exist for one endpoint, in the host and in its sandbox."""
+        ...
+
+
+class Spanning(Protocol):
+    """Decides what a network over several hosts needs beside what its driver says of this one. Pure."""
+
+    def placed(self, net: Network, host: Host) -> Network:
+        """The network as it is on this host."""
+        ...
+
+    def addresses(self, host: Host) -> tuple[Address, ...]:
+        """Where other hosts reach this one unless a network says otherwise: one address of each IP version at most."""
+        ...
+
+    def peer(self, net: Network, ep: Endpoint) -> State:
+        """What should exist here for an endpoint on another host."""
         ...
 
 
@@ -197,10 +214,15 @@ class Tx(Protocol):
     def open(self, intent: Intent) -> None: ...
     def close(self, identity: str) -> None: ...
     def intents(self) -> Sequence[Intent]: ...
+    def hosts(self) -> Sequence[HostRecord]: ...
+    def save_host(self, host: HostRecord) -> None: ...
+    def drop_host(self, identity: str) -> None: ...
 
 
 class Store(Protocol):
-    """What Berth remembers."""
+    """What Berth remembers. Of a global network, `Tx.endpoints(network=…)` gives the endpoints of all hosts."""
+
+    host: str  # HostRecord.id of this host; "": no other host sees this store
 
     def write(self, *, durable: bool = False) -> AbstractContextManager[Tx]:
         """A serialisable transaction; nothing of it stays after an error. `durable`: it outlives a power cut."""
@@ -212,6 +234,26 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of the file or connection."""
+        ...
+
+
+class Shared(Store, Protocol):
+    """A store of many hosts: what of it hangs on this host's lease, and what the others do."""
+
+    def register(self, host: HostRecord) -> tuple[str, ...]:
+        """Be seen by the others, with all endpoints of this host; gives the ids of those whose address is lost."""
+        ...
+
+    def keep(self) -> bool:
+        """Renew the lease, from any thread; whether there still was one: if not, `register` again."""
+        ...
+
+    def expire(self) -> tuple[str, ...]:
+        """Free what hosts held that are gone for longer than the grace time; gives the ids of the endpoints."""
+        ...
+
+    def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
+        """Tell the ids of networks that changed, from a thread; none: anything may have. Gives how to stop it."""
         ...
 
 

@@ -278,9 +278,7 @@ OPTIONS: dict[str, Option] = {
     "routes": Option(None, EVERY, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
     "allow_from": Option(None, ("bridge",), _networks, "networks whose endpoints reach this one's: NAME[,NAME…]"),
     "host_access": Option(None, NAT, _boolean, "containers reach the host's own services: true|false"),
-    "proxy": Option(
-        None, NAT, _proxy, "published ports by a process: where the kernel cannot: auto; always, never"
-    ),
+    "proxy": Option(None, NAT, _proxy, "published ports by a process: where the kernel cannot: auto; always, never"),
     "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
     "antispoof": Option(None, PLUGGED, _boolean, "containers of a LAN send as themselves only: true|false"),
     "allow_services": Option(None, PLUGGED, _services, "what containers may be for a LAN: dhcp, ra or dhcp,ra"),

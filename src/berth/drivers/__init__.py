@@ -9,10 +9,11 @@ from berth.drivers.unplugged import HostDriver, NullDriver
 from berth.model import Host, NetworkSpec
 from berth.seams import Driver
 
+SPANNING = OverlayDriver()
 DRIVERS: dict[str, Driver] = {
     "bridge": BridgeDriver(),
     "flat": FlatDriver(),
-    "overlay": OverlayDriver(),
+    SPANNING.name: SPANNING,
     "host": HostDriver(),
     "null": NullDriver(),
 }

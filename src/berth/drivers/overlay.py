@@ -9,12 +9,12 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import ClassVar
 
 from berth.drivers.bridge import BridgeDriver
 from berth.errors import Invalid, NotFound, Taken
-from berth.model import Address, Endpoint, Host, HostLink, Network, NetworkSpec
+from berth.model import Address, Endpoint, Host, HostLink, Interface, Network, NetworkSpec
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.spec import VNI
 from berth.state import MARK, Obj, State
@@ -37,14 +37,17 @@ class OverlayDriver:
         """Choose what a NAT network has, the number and the MTU. Raises `Taken`, `Invalid` or `NotFound`."""
         net = self._nat.complete(asked, host, identity, created)
         underlay = asked.setting("underlay") or ""
-        address, link = _underlay(underlay, host)
+        interface, link = _underlay(underlay, host)
+        address = interface.ip
         port = int(asked.setting("port") or PORT)
         return replace(
             net,
             driver=self.name,
+            scope="global",
             vni=_vni(asked.setting("vni"), port, host, identity),
             vxlan_port=port,
-            underlay=underlay,
+            # The other hosts have other addresses.
+            underlay=str(interface.network) if underlay == str(address) else underlay,
             underlay_version=address.version,
             mtu=_mtu(asked, link, address, net.ipv6),
         )
@@ -52,8 +55,13 @@ class OverlayDriver:
     def placed(self, net: Network, host: Host) -> Network:
         """The network as it is on this host; without an address on the underlay it has no tunnel there."""
         with suppress(NotFound):
-            return replace(net, local=str(_underlay(net.underlay, host, net.underlay_version)[0]))
+            return replace(net, local=str(_underlay(net.underlay, host, net.underlay_version)[0].ip))
         return replace(net, local="")
+
+    def addresses(self, host: Host) -> tuple[Address, ...]:
+        """This host's addresses on its way out, one of each IP version at most."""
+        found = {interface.version: interface.ip for interface, _ in reversed([*_candidates("", host)])}
+        return tuple(found[version] for version in sorted(found))
 
     def network(self, net: Network) -> State:
         """What a NAT network is made of, and the tunnel."""
@@ -73,13 +81,6 @@ class OverlayDriver:
         entries: set[Obj] = {Fdb(net.tunnel, ep.mac, ep.vtep), Fdb.of_bridge(net.tunnel, ep.mac)}
         entries |= {Neigh(net.tunnel, str(address.ip), ep.mac) for address in ep.addresses}
         return frozenset(entries)
-
-
-def refuse_same_number(net: Network, others: tuple[Network, ...]) -> None:
-    """Raise `Taken` when another network has the number already: their frames would mix."""
-    for other in others:
-        if other.id != net.id and (other.vni, other.vxlan_port) == (net.vni, net.vxlan_port):
-            raise Taken(f"vni {net.vni} belongs to network {other.name}: leave it out, or choose another")
 
 
 def _vni(text: str | None, port: int, host: Host, identity: str) -> int:
@@ -105,32 +106,34 @@ def _mtu(asked: NetworkSpec, link: HostLink, address: Address, ipv6: bool) -> in
         )
     least = _SMALLEST[6 if ipv6 else 4]
     if value < least:
-        raise Invalid(f"mtu {value} is less than the {least} that the network's IP version asks for: raise {link.name}'s")
+        raise Invalid(
+            f"mtu {value} is less than the {least} that the network's IP version asks for: raise {link.name}'s"
+        )
     return value
 
 
-def _underlay(text: str, host: Host, version: int | None = None) -> tuple[Address, HostLink]:
+def _underlay(text: str, host: Host, version: int | None = None) -> tuple[Interface, HostLink]:
     """This host's address on the underlay, and the link that has it. Raises `NotFound`.
 
     Without a version IPv4 comes first.
     """
-    found = [(address, link) for address, link in _candidates(text, host) if version in (None, address.version)]
+    found = [(interface, link) for interface, link in _candidates(text, host) if version in (None, interface.version)]
     if not found:
         where = f"underlay {text}" if text else "no default route, so no underlay"
         raise NotFound(f"{where}: this host has no address there: give -o underlay= a link, address or subnet it has")
     return min(found, key=lambda each: each[0].version)
 
 
-def _candidates(text: str, host: Host) -> Iterator[tuple[Address, HostLink]]:
+def _candidates(text: str, host: Host) -> Iterator[tuple[Interface, HostLink]]:
     devs = {text} if text else {route.dev for route in host.routes if not route.dst.prefixlen}
     subnet = None
     with suppress(ValueError):
-        subnet = ip_network(str(ip_address(text)) if text and "/" not in text else text)
+        subnet = ip_network(text)
     for link in host.links:
         for interface in link.addresses:
             inside = link.name in devs if subnet is None else interface.ip in subnet
             if inside and not interface.ip.is_link_local and not interface.ip.is_loopback:
-                yield interface.ip, link
+                yield interface, link
 
 
 def _mac(net: Network) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import options
+from berth.engine import options, peers
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
@@ -81,6 +81,7 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[E
             same = tx.endpoint(request.id) if request.id else None
         if same is not None:  # who asks chose the id: the same call once more
             return Outcome(same, Plan())
+        net = peers.made(parts, net, dry_run=dry_run)
         place = _hand_over(parts, request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
         try:
             with parts.store.write() as tx:
@@ -189,6 +190,8 @@ def _decide(
             ports=ports,
             placement=request.placement,
             options=request.options,
+            host=parts.store.host if net.scope == "global" else "",
+            vtep=net.local,
         ),
         tuple(warnings),
     )
@@ -315,7 +318,7 @@ def _matching(parts: Parts, tx: Tx, net: Network, text: str) -> list[Endpoint]:
     except NotFound:
         found = []
     if not found:
-        every = tx.endpoints(network=net.id)
+        every = [ep for ep in tx.endpoints(network=net.id) if peers.here(parts, net, ep)]
         gone = (f"/run/netns/{text}", f"/proc/{text.removeprefix('pid:')}/ns/net", text)
         found = [ep for ep in every if text in (ep.name, ep.id)] or [ep for ep in every if ep.sandbox.path in gone]
     if not found:

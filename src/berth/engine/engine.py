@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from berth.engine import attach, networks, pools, ports, reconcile
+from berth.engine import attach, networks, peers, pools, ports, reconcile
 from berth.engine.parts import Parts
 from berth.model import (
     Address,
     AttachRequest,
     Endpoint,
+    HostRecord,
     Interface,
     Network,
     NetworkSpec,
@@ -20,7 +21,7 @@ from berth.model import (
     PortRequest,
 )
 from berth.plan import Plan
-from berth.seams import Outcome
+from berth.seams import Outcome, Shared
 
 
 class Engine:
@@ -128,6 +129,24 @@ class Engine:
     def heal(self) -> Plan:
         """Make what is missing of the firewall; what was done."""
         return reconcile.heal(self._parts)
+
+    @property
+    def shared(self) -> Shared | None:
+        """The store, where other hosts see it too."""
+        return self._parts.shared
+
+    def hosts(self) -> Sequence[HostRecord]:
+        """The hosts that share the store; none where it is this host's alone."""
+        with self._parts.store.read() as tx:
+            return tx.hosts()
+
+    def register(self, name: str) -> tuple[str, ...]:
+        """Be seen by the other hosts; the ids of endpoints whose address was given away meanwhile."""
+        return peers.register(self._parts, name)
+
+    def settle(self, networks: frozenset[str] | None = None) -> Plan:
+        """Bring what is known of endpoints on other hosts in line; what was done."""
+        return peers.settle(self._parts, networks)
 
     def sweep(self) -> None:
         """Delete the cables that were taken out of service."""

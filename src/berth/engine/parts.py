@@ -11,7 +11,7 @@ from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
 from berth.model import Endpoint, Network, Placement, Pool
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Shared, Spanning, Store, Tx
 from berth.state import State
 
 
@@ -24,13 +24,19 @@ class Parts:
     lock: StateLock
     drivers: Mapping[str, Driver]
     choose: Choose
+    spanning: Spanning
     identity: Callable[[], str]  # a new id: 64 hexadecimal digits
     now: Callable[[], str]  # RFC 3339
+    shared: Shared | None = None  # the store, where other hosts see it too
     retired: bool = field(default=False)  # cables wait for the sweep
 
     def want_network(self, net: Network) -> State:
         """What should exist for a network."""
-        return self.drivers[net.driver].network(net)
+        return self.drivers[net.driver].network(self.placed(net))
+
+    def placed(self, net: Network) -> Network:
+        """A network as it is on this host: one over several hosts is found by an address of its own on each."""
+        return net if net.scope == "local" else self.spanning.placed(net, self.kernel.host())
 
     def want_endpoint(self, net: Network, ep: Endpoint) -> State:
         """What should exist for an endpoint."""

@@ -15,7 +15,7 @@ import msgspec
 
 from berth import schema
 from berth.errors import Denied, Invalid, Refused, Unsupported
-from berth.model import Address, Endpoint, Grant, Network, Pool, PortMapping, Sandbox
+from berth.model import Address, Endpoint, Grant, HostRecord, Network, Pool, PortMapping, Sandbox
 from berth.seams import HeldPool, Intent
 
 _VERSION = 2
@@ -64,6 +64,8 @@ _decode_intent = msgspec.json.Decoder(Intent).decode
 
 class SqliteStore:
     """What Berth remembers, in one file."""
+
+    host = ""
 
     def __init__(self, path: Path) -> None:
         """Open or make the file, readable by its owner only. Raises `Denied`, `Invalid`, `Refused` or `Unsupported`."""
@@ -283,6 +285,15 @@ class SqliteTx:
 
     def intents(self) -> Sequence[Intent]:
         return [_decode_intent(row[0]) for row in self._db.execute("SELECT body FROM intent ORDER BY rowid")]
+
+    def hosts(self) -> Sequence[HostRecord]:
+        return ()
+
+    def save_host(self, host: HostRecord) -> None:
+        raise Unsupported(f"no other host sees this store, so host {host.name} needs no record: use --store etcd://…")
+
+    def drop_host(self, identity: str) -> None:
+        """Nothing to drop."""
 
 
 def _grant(row: tuple[str, str, str, float, float | None]) -> Grant:

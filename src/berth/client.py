@@ -16,7 +16,7 @@ import msgspec
 
 from berth import rest, schema
 from berth.errors import Denied, Refused
-from berth.model import AttachRequest, Endpoint, Network, NetworkSpec, PortChange
+from berth.model import AttachRequest, Endpoint, HostRecord, Network, NetworkSpec, PortChange
 from berth.seams import Outcome
 
 _PATIENCE = 60  # seconds; the daemon gives up sooner by itself
@@ -94,6 +94,10 @@ class Client:
         """Publish and unpublish ports of an endpoint."""
         said = self._change("POST", "/v1/ports", rest.ports(asked, dry_run=dry_run))
         return Outcome(schema.load_endpoint(bytes(said.value)), said.plan, said.warnings)
+
+    def hosts(self) -> Sequence[HostRecord]:
+        """The hosts that share the store."""
+        return [schema.load_host(bytes(raw)) for raw in _list(self._ask("GET", "/v1/hosts"))]
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""

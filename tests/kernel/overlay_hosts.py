@@ -20,7 +20,7 @@ from berth.store.sqlite import SqliteStore
 SqliteStore.host = os.environ["BERTH_TEST_HOST"]
 """
 _COMMAND = _BERTH + "from berth.cli.main import main; main()"
-_SETTLE = _BERTH + "from berth import wire; engine = wire.engine(); print(engine.settle(), end=""); engine.close()"
+_SETTLE = _BERTH + "from berth import wire; engine = wire.engine(); print(engine.settle(), end=''); engine.close()"
 
 
 class Hosts:

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "detach": ("berth.cli.attach:detach", "Unplug a sandbox from a network."),
     "endpoint": ("berth.cli.endpoint:endpoint", "List endpoints."),
     "port": ("berth.cli.endpoint:port", "Published ports."),
+    "host": ("berth.cli.host:host", "The hosts that share a store."),
     "uplink": ("berth.cli.uplink:uplink", "Make a NIC of the host's a port of a bridge, and back."),
     "run": ("berth.cli.run:run", "Run a command in a fresh sandbox on a network."),
     "reconcile": ("berth.cli.reconcile:reconcile", "Put host and records in order after a crash or a reboot."),

@@ -98,6 +98,7 @@ class _Own:
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
+            ("GET", "/v1/hosts", self._hosts),
             ("POST", "/v1/ports", self._ports),
             ("POST", "/v1/reconcile", self._reconcile),
         ]
@@ -143,6 +144,9 @@ class _Own:
         outcome = await self._worker.run(lambda: self._engine.detach(network, sandbox, dry_run=dry_run))
         self._tidy.sweep()
         return rest.reply(outcome, _array([schema.dump(ep) for ep in outcome.value]))
+
+    async def _hosts(self, _: Request, __: bytes) -> bytes:
+        return _array([schema.dump(host) for host in await self._worker.run(self._engine.hosts)])
 
     async def _ports(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Ports)

@@ -55,6 +55,7 @@ def _paths() -> Json:
                 [{**network, "required": True}, sandbox, dry_run],
             ),
         },
+        "/v1/hosts": {"get": _operation("The hosts that share the store.", _list("Host"))},
         "/v1/ports": {
             "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
@@ -85,6 +86,7 @@ def _results() -> Json:
             id=text, network=text, name=text, sandbox={"type": "object"}, link=text, ifname=text, mac=text,
             addresses=_TEXTS, ports=several,
         ),
+        "Host": _object(id=text, name=text, underlay=_TEXTS, public_key=text, since=text),
     }  # fmt: skip
 
 

@@ -1,0 +1,122 @@
+"""What the daemon does for networks over several hosts: be seen by the others, and follow what they do.
+
+Everything goes by the ordinary comparison of store and kernel, so a notice that was lost, or came twice or late, does
+no harm: the audit finds the rest. Without the store nothing is touched, and frames go on as they went.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import TypeVar
+
+from berth.daemon.worker import Worker
+from berth.engine.engine import Engine
+from berth.errors import BerthError
+from berth.seams import Shared
+
+_KEEP = 5  # seconds between two signs of life
+_AUDIT = 60  # seconds between two looks at everything
+_AGAIN = 2  # seconds after which what failed is tried again
+log = logging.getLogger("berth")
+T = TypeVar("T")
+
+
+class Overlay:
+    """Follows the other hosts, in the background. `repaired`: operations that audits found necessary so far."""
+
+    def __init__(self, engine: Engine, worker: Worker) -> None:
+        self._engine = engine
+        self._worker = worker
+        self._loop = asyncio.get_running_loop()
+        self._changed = asyncio.Event()
+        self._due: set[str] | None = None  # ids of networks; None: any of them
+        self._known: frozenset[str] = frozenset()  # networks over several hosts, by id
+        self.repaired = 0
+
+    async def run(self) -> None:
+        """Until it is cancelled; at once where no other host sees the store."""
+        shared = self._engine.shared
+        if shared is None:
+            return
+        while await self._attempt(self._worker.run(self._register)) is None:
+            await asyncio.sleep(_AGAIN)
+        self._changed.set()
+        stop = shared.watch(self._hear)
+        chores = [asyncio.create_task(chore) for chore in (self._keep(shared), self._follow(), self._audit(shared))]
+        try:
+            await asyncio.gather(*chores)
+        finally:
+            for chore in chores:
+                chore.cancel()
+            await asyncio.to_thread(stop)
+
+    def _register(self) -> bool:
+        for identity in self._engine.register(socket.gethostname()):
+            log.warning("endpoint %s: its address was given away while this host was gone", identity[:12])
+        return True
+
+    async def _keep(self, shared: Shared) -> None:
+        """Stay on the others' list. In a thread of its own: a store that does not answer holds up no verb."""
+        while True:
+            if await self._attempt(asyncio.to_thread(shared.keep)) is False:
+                await self._attempt(self._worker.run(self._register))
+            await asyncio.sleep(_KEEP)
+
+    def _hear(self, networks: frozenset[str]) -> None:
+        """From the watch's thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._note, networks)
+
+    def _note(self, networks: frozenset[str]) -> None:
+        if not networks:
+            self._due = None
+        elif self._due is not None:
+            self._due |= networks
+        self._changed.set()
+
+    async def _follow(self) -> None:
+        """What changes while a change is carried out is one more change, however much it is."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            due, self._due = self._due, set()
+            if await self._attempt(self._worker.run(self._settler(due))) is None:
+                self._due = None
+                self._changed.set()
+                await asyncio.sleep(_AGAIN)
+
+    def _settler(self, due: set[str] | None) -> Callable[[], int]:
+        return lambda: self._settle(None if due is None else frozenset(due))
+
+    def _settle(self, networks: frozenset[str] | None) -> int:
+        """Bring the kernel in line; what was done, in operations."""
+        done = len(self._engine.settle(networks).ops)
+        known = frozenset(net.id for net in self._engine.networks() if net.scope == "global")
+        if self._known - known:  # what another host has removed is known by its mark alone
+            done += len(self._engine.reconcile().plan.ops)
+        self._known = known
+        return done
+
+    async def _audit(self, shared: Shared) -> None:
+        while True:
+            await asyncio.sleep(_AUDIT)
+            for identity in await self._attempt(self._worker.run(shared.expire)) or ():
+                log.info("endpoint %s: its host has been gone for too long, its addresses are free", identity[:12])
+            found = await self._attempt(self._worker.run(self._settler(None)))
+            if found:
+                self.repaired += found
+                log.warning("the audit of overlays put right %d entries, %d so far", found, self.repaired)
+
+    async def _attempt(self, work: Awaitable[T]) -> T | None:
+        """What comes of some work; None where it failed, of which the log tells."""
+        try:
+            return await work
+        except BerthError as error:
+            log.warning("%s", error)
+        except Exception:
+            log.exception("in the background")
+        return None

@@ -331,6 +331,11 @@ def _refuse_lone_bursts(options: Collection[str]) -> None:
             raise Invalid(f"option {way}_burst says nothing without a rate: give {way}_rate too")
 
 
+def _all_of(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _chosen_driver(driver: str, options: Pairs) -> str:
     chosen = driver_name(driver)
     modes = [value for key, value in options if key == "mode"]
@@ -346,7 +351,7 @@ def _settings(options: Pairs, driver: str) -> Pairs:
         short = _SHORT[_one_of(key, _SHORT, "option")]
         option = OPTIONS[short]
         if driver not in option.drivers:
-            raise Invalid(f"option {key} is only for {' and '.join(option.drivers)}, not for {driver}: leave it out")
+            raise Invalid(f"option {key} is only for {_all_of(option.drivers)}, not for {driver}: leave it out")
         try:
             parsed = option.parse(value)
         except Invalid as error:

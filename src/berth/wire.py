@@ -14,7 +14,7 @@ from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
 from berth.errors import Invalid
 from berth.kernel.linux import LinuxKernel
-from berth.seams import Api, Kernel, Notices
+from berth.seams import Api, Kernel, Notices, Shared, Store
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -56,11 +56,13 @@ def _daemon(path: Path) -> Api | None:
 def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     """The engine, in this process.
 
-    `store`: a URL (`sqlite:PATH`); None: $BERTH_STORE, else SQLite in the state directory.
-    Raises `Invalid` for a URL of another kind, and what the store raises when it cannot be opened.
+    `store`: a URL (`sqlite:PATH`, or what `shared_store` takes); None: $BERTH_STORE, else SQLite in the state
+    directory. Raises `Invalid` for a URL of another kind, and what the store raises when it cannot be opened.
     """
-    path = _store_path(store or os.environ.get("BERTH_STORE"))
-    opened = SqliteStore(path)
+    url = store or os.environ.get("BERTH_STORE")
+    shared = url is not None and url.startswith(("etcd://", "etcds://"))
+    path = _store_path(None if shared else url)
+    opened: Store = shared_store(url, path) if url is not None and shared else SqliteStore(path)
     parts = Parts(
         kernel=kernel or LinuxKernel(),
         store=opened,
@@ -101,8 +103,33 @@ def _store_path(url: str | None) -> Path:
         return state_directory() / "berth.db"
     kind, _, rest = url.partition(":")
     if kind != "sqlite" or not rest:
-        raise Invalid(f"store {url} is not supported: use sqlite:/path/to/berth.db, or leave it out")
+        raise Invalid(
+            f"store {url} is not supported: use sqlite:/path/to/berth.db or etcd://host:2379, or leave it out"
+        )
     return Path(rest)
+
+
+def shared_store(url: str, path: Path) -> Shared:
+    """The store that hosts share, with this host's own records at the path.
+
+    `url`: etcd://HOST[:PORT],… or etcds:// for TLS, with ?ca=&cert=&key= (files of PEM), prefix= (/berth/), ttl= and
+    grace= (seconds). User and password: in the URL, else $BERTH_ETCD_USER and $BERTH_ETCD_PASSWORD, which no list of
+    processes shows. Raises `Invalid` and what `SqliteStore` raises.
+    """
+    from berth.store import gateway
+    from berth.store.shared import SharedStore, Terms, host_id
+
+    env = os.environ
+    where, query = gateway.members(url, env.get("BERTH_ETCD_USER", ""), env.get("BERTH_ETCD_PASSWORD", ""))
+    prefix = query.pop("prefix", "/berth/")
+    seconds = {key: query.pop(key) for key in ("ttl", "grace") if key in query}
+    for key in query:
+        raise Invalid(f"store {where.url}: option {key} is unknown: use ca, cert, key, prefix, ttl or grace")
+    for key, text in seconds.items():
+        if not text.isdecimal() or not 1 <= int(text) <= 9_000_000:  # etcd's own limit
+            raise Invalid(f"store {where.url}: {key}={text} is no number of seconds: give {key}=30 or the like")
+    terms = Terms(**{key: int(text) for key, text in seconds.items()})
+    return SharedStore(path, where, prefix.rstrip("/") + "/", host_id(path.with_suffix(".host")), terms)
 
 
 def host_root() -> Path | None:

@@ -109,6 +109,6 @@ def forget(tx: Tx, identity: str) -> None:
     net = tx.network(ep.network)
     for interface in ep.addresses if net is not None else ():
         pool = net.pool_of(interface.ip) if net is not None else None
-        if pool is not None and not lent(pool, ep.placement):
+        if pool is not None and not lent(pool, ep.placement) and tx.holds(ep, interface.ip):
             ipam.give_back(pool, tx.ledger(ep.network, pool), interface.ip)
     tx.drop_endpoint(identity)

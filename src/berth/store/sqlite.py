@@ -16,7 +16,7 @@ import msgspec
 from berth import schema
 from berth.errors import Denied, Invalid, Refused, Unsupported
 from berth.model import Address, Endpoint, Grant, HostRecord, Network, Pool, PortMapping, Sandbox
-from berth.seams import HeldPool, Intent
+from berth.seams import HeldPool, Intent, Ledger
 
 _VERSION = 2
 _FIRST = """
@@ -92,7 +92,8 @@ class SqliteStore:
             raise Refused(f"cannot open the store {path}: {error}") from None
 
     def _migrate(self, path: Path) -> None:
-        with self.write(durable=True):
+        self._sync(True)
+        with Transaction(self._db, "BEGIN IMMEDIATE"):
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > _VERSION:
                 raise Unsupported(f"{path} was written by a newer Berth (format {version}): use that one")
@@ -107,10 +108,13 @@ class SqliteStore:
 
     def write(self, *, durable: bool = False) -> Transaction:
         """A serialisable transaction; nothing of it stays after an error. Raises `Refused` when it cannot be had."""
+        self._sync(durable)
+        return Transaction(self._db, "BEGIN IMMEDIATE")
+
+    def _sync(self, durable: bool) -> None:
         if self._durable is not durable:
             self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        return Transaction(self._db, "BEGIN IMMEDIATE")
 
     def read(self) -> Transaction:
         """A consistent view."""
@@ -216,7 +220,11 @@ class SqliteTx:
         self._db.execute("DELETE FROM endpoint WHERE id = ?", (identity,))
         self._db.execute("DELETE FROM port WHERE endpoint = ?", (identity,))
 
-    def ledger(self, network: str, pool: Pool) -> SqliteLedger:
+    def holds(self, ep: Endpoint, address: Address) -> bool:
+        """Always: nobody else gives addresses from here."""
+        return True
+
+    def ledger(self, network: str, pool: Pool) -> Ledger:
         return SqliteLedger(self._db, f"{pool.owner or network} {pool.subnet}", pool.subnet.max_prefixlen // 8)
 
     def drop_ledger(self, pool: Pool) -> None:

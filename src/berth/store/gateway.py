@@ -1,0 +1,262 @@
+"""etcd by its JSON gateway: one kept connection, the next member where one does not answer.
+
+Messages are those of etcd's gRPC API (https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/): keys and values in
+base64, 64-bit numbers as text. Every call here may be made twice, when an answer was lost: what is not harmless
+then (a transaction) carries a token by which its caller knows it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import json
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from berth.errors import Denied, Invalid, Refused
+
+Json = dict[str, Any]
+
+_ANSWER = 3.0  # seconds for one member to answer
+_PATIENCE = 6.0  # seconds for any member to: a new leader is chosen in one or two
+_SULK = 5.0  # seconds after that in which each member is asked once only
+_PAUSE = 0.05  # seconds between two rounds
+_UNAUTHENTICATED, _FAILED = 16, (4, 8, 13, 14)  # gRPC codes: no token; deadline, too busy, internal, unavailable
+
+
+class Away(Refused):
+    """No member of etcd answers."""
+
+
+class Compacted(Refused):
+    """The revision that was asked for is no longer kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Members:
+    """Where etcd is, and how to be let in."""
+
+    endpoints: tuple[tuple[str, int], ...]
+    user: str = ""
+    password: str = field(default="", repr=False)
+    tls: bool = False
+    ca: str = ""  # path; "": the system's
+    cert: str = ""
+    key: str = ""
+
+    @property
+    def url(self) -> str:
+        """For people: without user and password."""
+        places = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.endpoints)
+        return f"{'etcds' if self.tls else 'etcd'}://{places}"
+
+
+def members(url: str, user: str = "", password: str = "") -> tuple[Members, dict[str, str]]:
+    """Read etcd[s]://[USER:PASSWORD@]HOST[:PORT],…[?ca=&cert=&key=]; gives what else the query says too.
+
+    Raises `Invalid`, without what may be a password.
+    """
+    parts = urlsplit(url)
+    login, _, places = parts.netloc.rpartition("@")
+    try:
+        ends = tuple(_place(place) for place in places.split(","))
+    except ValueError:
+        raise Invalid(f"store {parts.scheme}://{places}: give its members as host:2379,host2:2379") from None
+    if parts.path not in ("", "/"):
+        raise Invalid(f"store {parts.scheme}://{places}{parts.path}: leave the path out, and give prefix={parts.path}")
+    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+    files = {key: query.pop(key, "") for key in ("ca", "cert", "key")}
+    tls = parts.scheme == "etcds" or any(files.values())
+    name, _, secret = login.partition(":")
+    return Members(ends, unquote(name) or user, unquote(secret) or password, tls, **files), query
+
+
+def _place(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
+        raise ValueError(text)
+    return parts.hostname, parts.port or 2379
+
+
+def b64(data: bytes) -> str:
+    """Bytes as the gateway takes them."""
+    return base64.b64encode(data).decode()
+
+
+def after(prefix: bytes) -> bytes:
+    """The first key behind all that begin with the prefix."""
+    return prefix[:-1] + bytes([prefix[-1] + 1])
+
+
+class Gateway:
+    """One connection; for one thread at a time."""
+
+    def __init__(self, where: Members) -> None:
+        """Connects on the first call. Raises `Invalid` for certificates that cannot be read."""
+        self.where = where
+        self._tls = _context(where) if where.tls else None
+        self._link: http.client.HTTPConnection | None = None
+        self._at = 0
+        self._token = ""
+        self._sulk = 0.0  # until then, do not wait
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def call(self, path: str, message: Json) -> Json:
+        """Ask any member. Raises `Away`, `Compacted`, `Denied`, or `Refused` with what etcd says."""
+        until = max(time.monotonic() + (0 if time.monotonic() < self._sulk else _PATIENCE), 0)
+        body = json.dumps(message).encode()
+        while True:
+            for _ in self.where.endpoints:
+                try:
+                    return self._authenticated(path, body)
+                except (OSError, http.client.HTTPException, _Failing) as error:
+                    self._next()
+                    reason = _reason(error)
+            if time.monotonic() >= until:
+                self._sulk = time.monotonic() + _SULK
+                raise Away(f"etcd at {self.where.url} does not answer ({reason}): nothing that hosts share can change")
+            time.sleep(_PAUSE)
+
+    def _authenticated(self, path: str, body: bytes) -> Json:
+        if self.where.user and not self._token:
+            self._login()
+        try:
+            return self._ask(path, body)
+        except _Unknown:
+            if not self.where.user:
+                raise Denied(
+                    f"etcd at {self.where.url} wants a user: set BERTH_ETCD_USER and BERTH_ETCD_PASSWORD"
+                ) from None
+            self._login()
+            return self._ask(path, body)
+
+    def _login(self) -> None:
+        self._token = ""
+        login = json.dumps({"name": self.where.user, "password": self.where.password}).encode()
+        self._token = self._ask("/v3/auth/authenticate", login)["token"]
+
+    def _ask(self, path: str, body: bytes) -> Json:
+        link = self._connected()
+        link.request("POST", path, body, self._headers())
+        answer: Json = json.loads(link.getresponse().read() or b"{}")
+        self._check(answer)
+        self._sulk = 0.0
+        return answer
+
+    def _check(self, answer: Json) -> None:
+        text = str(answer.get("error") or answer.get("message") or "")
+        code = answer.get("code", 0)
+        if not text:
+            return
+        if "invalid auth token" in text or "user name is empty" in text or code == _UNAUTHENTICATED:
+            raise _Unknown(text)
+        if "compacted" in text:
+            raise Compacted(f"etcd at {self.where.url} no longer keeps what was being read: try again")
+        if "permission denied" in text or "authentication failed" in text:
+            raise Denied(f"etcd at {self.where.url} does not let user {self.where.user!r} in: {text}")
+        if code in _FAILED:
+            raise _Failing(text)
+        raise Refused(f"etcd at {self.where.url}: {text}")
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": self._token} if self._token else {}
+
+    def _connected(self) -> http.client.HTTPConnection:
+        if self._link is None:
+            self._link = self._connection(_ANSWER)
+        return self._link
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        host, port = self.where.endpoints[self._at % len(self.where.endpoints)]
+        if self._tls is not None:
+            link: http.client.HTTPConnection = http.client.HTTPSConnection(
+                host, port, timeout=timeout, context=self._tls
+            )
+        else:
+            link = http.client.HTTPConnection(host, port, timeout=timeout)
+        link.connect()
+        # http.client sends head and body apart: with Nagle's algorithm the second would wait for an acknowledgement.
+        link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return link
+
+    def _next(self) -> None:
+        self.close()
+        self._at += 1
+
+    def watch(self, prefix: bytes, revision: int, opened: list[socket.socket]) -> Iterator[Json]:
+        """What happens below a prefix from a revision on, without end: each message's `result`.
+
+        `opened` gets the socket, so that another thread can end the waiting by shutting it down.
+        Raises `Compacted`, `Away` when the member goes, and what `call` raises.
+        """
+        start: Json = {"key": b64(prefix), "range_end": b64(after(prefix)), "start_revision": str(revision)}
+        try:
+            self._link = link = self._connection(_ANSWER)
+            _keep_alive(link.sock)
+            opened[:] = [link.sock]
+            link.request("POST", "/v3/watch", json.dumps({"create_request": start}), self._headers())
+            answer = link.getresponse()
+            link.sock.settimeout(None)
+            while line := answer.readline():
+                yield self._result(json.loads(line))
+            raise _Failing("the connection was closed")
+        except (OSError, http.client.HTTPException, ValueError, AttributeError, _Failing) as error:
+            self._next()
+            raise Away(f"etcd at {self.where.url} does not answer ({_reason(error)})") from None
+
+    def _result(self, message: Json) -> Json:
+        if "error" in message:
+            error = message["error"]
+            self._check(error if isinstance(error, dict) else message)
+        result: Json = message["result"]
+        if result.get("canceled"):
+            if int(result.get("compact_revision", 0)):
+                raise Compacted(f"etcd at {self.where.url} no longer keeps revision {result['compact_revision']}")
+            raise _Failing(result.get("cancel_reason", "the watch was cancelled"))
+        return result
+
+
+class _Failing(Exception):
+    """This member cannot answer now."""
+
+
+class _Unknown(Exception):
+    """Who asks has no valid token."""
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _context(where: Members) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=where.ca or None)
+        if where.cert:
+            context.load_cert_chain(where.cert, where.key or None)
+    except (OSError, ssl.SSLError) as error:
+        files = ", ".join(filter(None, (where.ca, where.cert, where.key)))
+        raise Invalid(f"cannot use {files} for {where.url}: {_reason(error)}") from None
+    return context
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """A watch may have nothing to say for days: so the kernel asks whether the member is still there."""
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)

@@ -1,0 +1,244 @@
+"""Transactions on etcd, as a block of code sees them: it reads, decides and writes, and all of it is one instant.
+
+Who writes holds a lock: a key under a lease of seconds, so that a dead process holds up nobody for long. What was
+written waits until the block ends and is then one transaction of etcd's, which compares the lock first: who was
+held up for longer than its lease changes nothing. Reads are of one revision.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from base64 import b64decode
+from dataclasses import dataclass
+
+from berth.errors import Refused
+from berth.store.gateway import Away, Gateway, Json, after, b64
+
+_LOCK = 15  # seconds after which a dead process's lock is gone
+_REUSE = 5.0  # seconds for which a lease serves further transactions; what is left is for the block
+_WAIT = 30.0  # seconds for another's transaction
+_PAUSES = (0.002, 0.05)  # seconds between two tries, at first and at last
+_MOST = 120  # operations of one transaction; etcd takes 128 (--max-txn-ops)
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """What is stored at a key."""
+
+    data: bytes
+    lease: int = 0  # on which it hangs; 0: none
+
+
+class Keyspace:
+    """What Berth has in etcd: everything below one prefix."""
+
+    def __init__(self, gateway: Gateway, prefix: str, host: str) -> None:
+        self.gateway = gateway
+        self.prefix = prefix
+        self.host = host
+        self._lease, self._until = 0, 0.0
+
+    def full(self, key: str) -> bytes:
+        """A key as etcd has it."""
+        return (self.prefix + key).encode()
+
+    def one(self, key: str) -> Json:
+        """The request for one key."""
+        return {"key": b64(self.full(key))}
+
+    def below(self, prefix: str) -> Json:
+        """The request for all keys that begin so."""
+        return {"key": b64(self.full(prefix)), "range_end": b64(after(self.full(prefix)))}
+
+    def values(self, answer: Json) -> dict[str, Value]:
+        """The answer to either."""
+        found = {}
+        for kv in answer.get("kvs", ()):
+            key = b64decode(kv["key"]).decode()[len(self.prefix) :]
+            found[key] = Value(b64decode(kv.get("value", "")), int(kv.get("lease", 0)))
+        return found
+
+    def grant(self, seconds: int) -> int:
+        """A new lease's number."""
+        return int(self.gateway.call("/v3/lease/grant", {"TTL": str(seconds)})["ID"])
+
+    def lock_lease(self) -> int:
+        """A lease for a lock that is taken now."""
+        if time.monotonic() >= self._until:
+            self._until = time.monotonic() + _REUSE
+            self._lease = self.grant(_LOCK)
+        return self._lease
+
+    def forget_lease(self) -> None:
+        """The lease is known to be gone, as after all of etcd was lost."""
+        self._until = 0.0
+
+
+class View:
+    """What one transaction sees: etcd at one revision, and over it what the transaction itself has written."""
+
+    def __init__(self, space: Keyspace, *, writing: bool) -> None:
+        self.space = space
+        self.writing = writing
+        self._token = f"{space.host} {secrets.token_hex(8)}"
+        self._lock = 0  # the revision that made it
+        self._revision = 0
+        self._read: dict[str, dict[str, Value]] = {}  # by prefix
+        self._singles: dict[str, Value | None] = {}
+        self._writes: dict[str, Value | None] = {}
+        self._dropped: set[str] = set()
+
+    def range(self, prefix: str) -> dict[str, Value]:
+        """All below a prefix, in the order of the keys. Raises what `Gateway.call` raises."""
+        if prefix not in self._read:
+            self._read[prefix] = self._fetch(self.space.below(prefix))
+        found: dict[str, Value | None] = {}
+        if not self._is_dropped(prefix):
+            found |= self._read[prefix]
+        found |= {key: value for key, value in self._writes.items() if key.startswith(prefix)}
+        return {key: value for key, value in sorted(found.items()) if value and not self._is_dropped(key)}
+
+    def get(self, key: str) -> Value | None:
+        """What is at a key. Raises what `Gateway.call` raises."""
+        if key in self._writes:
+            return self._writes[key]
+        if self._is_dropped(key):
+            return None
+        for prefix, found in self._read.items():
+            if key.startswith(prefix):
+                return found.get(key)
+        if key not in self._singles:
+            self._singles[key] = self._fetch(self.space.one(key)).get(key)
+        return self._singles[key]
+
+    def put(self, key: str, data: bytes, lease: int = 0) -> None:
+        """Write a key."""
+        self.begin()
+        self._writes[key] = Value(data, lease)
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is not there is fine."""
+        self.begin()
+        self._writes[key] = None
+
+    def drop(self, prefix: str) -> None:
+        """Remove all below a prefix, for good: nothing is written there later in this transaction."""
+        self.begin()
+        self._dropped.add(prefix)
+        for key in [key for key in self._writes if key.startswith(prefix)]:
+            del self._writes[key]
+
+    def _is_dropped(self, key: str) -> bool:
+        return any(key.startswith(prefix) for prefix in self._dropped)
+
+    def _fetch(self, request: Json) -> dict[str, Value]:
+        self.begin()
+        if self._revision:
+            request = request | {"revision": str(self._revision)}
+        answer = self.space.gateway.call("/v3/kv/range", request)
+        self._revision = self._revision or int(answer["header"]["revision"])
+        return self.space.values(answer)
+
+    def begin(self) -> None:
+        """Have the lock, where this is to write. Raises `Refused` when it cannot be had, and what `call` raises."""
+        if not self.writing or self._lock:
+            return
+        until, pause = time.monotonic() + _WAIT, _PAUSES[0]
+        while not self._try():
+            if time.monotonic() > until:
+                raise Refused(f"another host has been writing to {self.space.gateway.where.url} for {_WAIT:.0f} s")
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 1.5, _PAUSES[1])
+
+    def _try(self) -> bool:
+        """Take the lock, and read at once what every transaction needs."""
+        space, me = self.space, f"seen/host/{self.space.host}"
+        try:
+            lease = space.lock_lease()
+            put = {"key": b64(space.full("lock")), "value": b64(self._token.encode()), "lease": str(lease)}
+            reads = [{"requestRange": space.below("seen/network/")}, {"requestRange": space.one(me)}]
+            answer = space.gateway.call(
+                "/v3/kv/txn",
+                {
+                    "compare": [self._lock_is(0)],
+                    "success": [{"requestPut": put}, *reads],
+                    "failure": [{"requestRange": space.one("lock")}, *reads],
+                },
+            )
+        except Refused as error:
+            if "lease not found" not in str(error):
+                raise
+            space.forget_lease()
+            return False
+        first, networks, host = answer["responses"]
+        if not answer.get("succeeded"):
+            # Ours after all, where the answer to the first asking was lost.
+            there = space.values(first["response_range"]).get("lock")
+            if there is None or there.data != self._token.encode():
+                return False
+            self._lock = int(first["response_range"]["kvs"][0]["create_revision"])
+        else:
+            self._lock = int(answer["header"]["revision"])
+        self._revision = int(answer["header"]["revision"])
+        self._read["seen/network/"] = space.values(networks["response_range"])
+        self._singles[me] = space.values(host["response_range"]).get(me)
+        return True
+
+    def _lock_is(self, revision: int) -> Json:
+        """Compare: nobody else has had the lock since."""
+        key = b64(self.space.full("lock"))
+        return {"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": str(revision)}
+
+    def commit(self) -> None:
+        """Make what was written so, and let go of the lock. Raises `Refused` when the lock was lost, and nothing is.
+
+        Raises `Away` when etcd went away and nobody knows; `SharedStore.register` then finds out.
+        """
+        if not self._lock:
+            return
+        space, last = self.space, f"last/{self.space.host}"
+        ops: list[Json] = [{"requestDeleteRange": space.below(prefix)} for prefix in self._dropped]
+        for key, value in self._writes.items():
+            ops.append(self._put(key, value) if value else {"requestDeleteRange": space.one(key)})
+        if len(ops) > _MOST:
+            self.abort()
+            raise Refused(f"{len(ops)} changes at once are more than etcd takes")
+        if ops:
+            ops.append(self._put(last, Value(self._token.encode())))
+        release = {"requestDeleteRange": space.one("lock")}
+        asked = {
+            "compare": [self._lock_is(self._lock)],
+            "success": [*ops, release],
+            "failure": [{"requestRange": space.one(last)}],
+        }
+        try:
+            answer = space.gateway.call("/v3/kv/txn", asked)
+        except Away:
+            raise
+        except Refused as error:
+            self.abort()
+            if "lease not found" in str(error):
+                raise Refused("this host's lease ran out just now, as it does when etcd was away: try again") from None
+            raise
+        if not answer.get("succeeded") and ops:
+            done = space.values(answer["responses"][0]["response_range"]).get(last)
+            if done is None or done.data != self._token.encode():  # nor was it the answer to the first asking
+                raise Refused("it took so long that other hosts went on without it: try again")
+        self._lock = 0
+
+    def _put(self, key: str, value: Value) -> Json:
+        put = {"key": b64(self.space.full(key)), "value": b64(value.data), "lease": str(value.lease)}
+        return {"requestPut": put}
+
+    def abort(self) -> None:
+        """Let go of the lock; nothing was written."""
+        if self._lock:
+            release = {"requestDeleteRange": self.space.one("lock")}
+            try:
+                message = {"compare": [self._lock_is(self._lock)], "success": [release]}
+                self.space.gateway.call("/v3/kv/txn", message)
+            except Refused:  # the lease ends it
+                self.space.forget_lease()
+            self._lock = 0

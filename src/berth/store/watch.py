@@ -1,0 +1,81 @@
+"""Hearing of what other hosts change, without a gap: from the revision after the last one that was heard."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from base64 import b64decode
+from collections.abc import Callable
+
+from berth.errors import BerthError
+from berth.store.gateway import Compacted, Gateway, Json, b64
+
+_PAUSE = 0.2  # seconds between two tries
+log = logging.getLogger("berth")
+
+
+class Watcher:
+    """A thread that tells which networks changed, until it is stopped."""
+
+    def __init__(self, gateway: Gateway, prefix: str, changed: Callable[[frozenset[str]], None]) -> None:
+        self._gateway = gateway
+        self._prefix = f"{prefix}seen/"
+        self._changed = changed
+        self._stopped = threading.Event()
+        self._opened: list[socket.socket] = []
+        self._next = 0  # the revision to go on from; 0: not known
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; nothing is told any more afterwards."""
+        self._stopped.set()
+        for sock in list(self._opened):
+            with contextlib.suppress(OSError):  # it is closed already
+                sock.shutdown(socket.SHUT_RDWR)
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    def _run(self) -> None:
+        told = ""
+        while not self._stopped.is_set():
+            try:
+                self._resume()
+                for result in self._gateway.watch(self._prefix.encode(), self._next, self._opened):
+                    told = ""
+                    if self._stopped.is_set():
+                        break
+                    self._hear(result.get("events", []))
+            except Compacted:
+                self._next = 0
+            except BerthError as error:
+                if str(error) != told and not self._stopped.is_set():
+                    log.warning("%s", error)
+                told = str(error)
+            self._stopped.wait(_PAUSE)
+        self._gateway.close()
+
+    def _resume(self) -> None:
+        """Go on from where it was; where that cannot be, from now, and anything may have changed.
+
+        Revisions go back when etcd was made anew, or from a copy.
+        """
+        anything = {"key": b64(self._prefix.encode())}
+        now = int(self._gateway.call("/v3/kv/range", anything)["header"]["revision"])
+        if self._next == 0 or self._next > now + 1:
+            self._next = now + 1
+            self._changed(frozenset())
+
+    def _hear(self, events: list[Json]) -> None:
+        nets: set[str] = set()
+        hosts = False
+        for event in events:
+            kind, _, rest = b64decode(event["kv"]["key"]).decode()[len(self._prefix) :].partition("/")
+            self._next = max(self._next, int(event["kv"]["mod_revision"]) + 1)
+            hosts = hosts or kind == "host"
+            if kind != "host":
+                nets.add(rest.partition("/")[0])
+        if hosts or nets:
+            self._changed(frozenset() if hosts else frozenset(nets))

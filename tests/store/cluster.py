@@ -1,0 +1,115 @@
+"""Real etcd servers on loopback, each with a directory of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+from berth.errors import BerthError
+from berth.store.gateway import Gateway, Members
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody had just now."""
+    socks = [socket.socket() for _ in range(count)]
+    try:
+        for sock in socks:
+            sock.bind(("127.0.0.1", 0))
+        return [sock.getsockname()[1] for sock in socks]
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+class Cluster:
+    """Some members of one etcd."""
+
+    def __init__(self, directory: Path, size: int = 1, tls: tuple[str, ...] = ()) -> None:
+        """`tls`: the paths of the CA's, the server's certificate and its key; clients must have one too."""
+        ports = free_ports(2 * size)
+        self.directory, self.tls = directory, tls
+        self.clients, self._peers = ports[:size], ports[size:]
+        self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        for number in range(size):
+            self.start(number)
+
+    @property
+    def where(self) -> Members:
+        return Members(tuple(("127.0.0.1", port) for port in self.clients))
+
+    @property
+    def places(self) -> str:
+        return ",".join(f"127.0.0.1:{port}" for port in self.clients)
+
+    def start(self, number: int = 0) -> None:
+        """Start a member, again with what it had."""
+        scheme = "https" if self.tls else "http"
+        client = f"{scheme}://127.0.0.1:{self.clients[number]}"
+        everybody = ",".join(f"m{i}=http://127.0.0.1:{port}" for i, port in enumerate(self._peers))
+        peer = f"http://127.0.0.1:{self._peers[number]}"
+        command = [
+            *("etcd", "--name", f"m{number}", "--data-dir", str(self.directory / f"m{number}")),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer),
+            *("--initial-cluster", everybody, "--heartbeat-interval", "50", "--election-timeout", "500"),
+            *("--unsafe-no-fsync", "--logger", "zap", "--log-outputs", str(self.directory / f"m{number}.log")),
+        ]
+        if self.tls:
+            ca, cert, key = self.tls
+            command += ["--trusted-ca-file", ca, "--cert-file", cert, "--key-file", key, "--client-cert-auth"]
+        if "--unsafe-no-fsync" not in subprocess.run(["etcd", "--help"], capture_output=True, text=True).stdout:
+            command.remove("--unsafe-no-fsync")
+        with open(self.directory / f"m{number}.out", "ab") as out:
+            self.processes[number] = subprocess.Popen(command, stdout=out, stderr=out)
+
+    def ready(self, where: Members | None = None) -> None:
+        """Wait until writes are taken."""
+        until = time.monotonic() + 30
+        gateway = Gateway(where or self.where)
+        while True:
+            try:
+                gateway.call("/v3/lease/grant", {"TTL": "5"})
+                gateway.close()
+                return
+            except BerthError:
+                if time.monotonic() > until:
+                    raise
+
+    def kill(self, number: int = 0) -> None:
+        """End a member at once; its data stays."""
+        process = self.processes.pop(number)
+        process.send_signal(signal.SIGCONT)
+        process.kill()
+        process.wait()
+
+    def pause(self, number: int = 0) -> None:
+        """It takes connections and answers nothing."""
+        os.kill(self.processes[number].pid, signal.SIGSTOP)
+
+    def go_on(self, number: int = 0) -> None:
+        """After a pause."""
+        os.kill(self.processes[number].pid, signal.SIGCONT)
+
+    def lose_everything(self, number: int = 0) -> None:
+        """As if the disk had gone."""
+        shutil.rmtree(self.directory / f"m{number}")
+
+    def leader(self) -> int:
+        """The number of the member that leads."""
+        for number in self.processes:
+            gateway = Gateway(Members((("127.0.0.1", self.clients[number]),)))
+            status = gateway.call("/v3/maintenance/status", {})
+            gateway.close()
+            if status["leader"] == status["header"]["member_id"]:
+                return number
+        raise AssertionError("nobody leads")
+
+    def close(self) -> None:
+        """End all that runs."""
+        for number in list(self.processes):
+            self.kill(number)

@@ -78,7 +78,7 @@ def test_a_host_without_an_address_there_has_no_tunnel() -> None:
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(options: tuple[str, ...], message: str) -> None:
-    with pytest.raises(BerthError, match="^.+$") as refusal:
+    with pytest.raises(BerthError, match=r"^.+$") as refusal:
         complete(*options)
     assert message in str(refusal.value)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
-from berth.errors import NotFound
+from berth.errors import NotFound, Refused
 from berth.model import Endpoint, HostRecord, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.plan import Plan
@@ -39,7 +39,8 @@ def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
 def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
     """Bring what the kernel knows of other hosts' endpoints in line with the store: nothing stays that is gone there.
 
-    `networks`: ids; None: all. A network that this host does not know yet is made as a whole.
+    `networks`: ids; None: all. A network that this host does not know yet is made as a whole. Raises what the store
+    raises when it cannot be asked; all stays as it is then.
     """
     with parts.changing():
         return settle_held(parts, networks)
@@ -48,6 +49,7 @@ def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
 def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
+        tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
         known = [(net, elsewhere(parts, tx, net)) for net in found]
     return Plan(tuple(op for net, others in known for op in _settle_one(parts, net, others).ops))
@@ -102,9 +104,11 @@ def register(parts: Parts, name: str) -> tuple[str, ...]:
 
 
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
-    """What should exist here for all endpoints elsewhere."""
-    objects: set[Obj] = set()
-    for net in networks:
-        if net.scope == "global":
-            objects |= want(parts, parts.placed(net), elsewhere(parts, tx, net))
-    return objects
+    """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
+    placed = [parts.placed(net) for net in networks if net.scope == "global"]
+    try:
+        tx.hosts()
+    except Refused:
+        tunnels = frozenset(net.tunnel for net in placed)
+        return {*parts.kernel.read(Scope(frozenset(), tunnels=tunnels))}
+    return {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}

@@ -7,20 +7,17 @@ import re
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from .conftest import sh
+from berth import wire
+from berth.cli.main import main
+from berth.store.sqlite import SqliteStore
+
+from .conftest import _NEWNET, _call, sh
 
 UNDERLAY = {4: "10.0.0.0/24", 6: "fd0a::/64"}
-#: The hosts share one file; which of them it is that looks is said here. What is under trial is all but the store.
-_BERTH = """
-import os, sys
-from berth.store.sqlite import SqliteStore
-SqliteStore.host = os.environ["BERTH_TEST_HOST"]
-"""
-_COMMAND = _BERTH + "from berth.cli.main import main; main()"
-_SETTLE = _BERTH + "from berth import wire; engine = wire.engine(); print(engine.settle(), end=''); engine.close()"
 
 
 class Hosts:
@@ -41,18 +38,45 @@ class Hosts:
 
     def berth(self, name: str, line: str) -> str:
         """What a command prints on a host."""
-        return self._python(name, _COMMAND, *line.split())
+        return self._on(name, lambda: main(line.split()))
 
     def settle(self, name: str) -> list[str]:
         """Have a host follow the others; what it did."""
-        return self._python(name, _SETTLE).splitlines()
 
-    def _python(self, name: str, program: str, *args: str) -> str:
-        argv = ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-c", program, *args]
-        env = {**os.environ, "BERTH_STORE": f"sqlite:{self._store}", "BERTH_TEST_HOST": name}
-        done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, timeout=60)
-        assert done.returncode == 0, f"{name}: {args}: {done.stdout}{done.stderr}"
-        return done.stdout
+        def follow() -> None:
+            engine = wire.engine()
+            print(engine.settle(), end="")
+            engine.close()
+
+        return self._on(name, follow).splitlines()
+
+    def _on(self, name: str, what: Callable[[], None]) -> str:
+        """What is printed on a host. The hosts share one file, and are told apart here: all but the store is real."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                with open(f"/run/netns/{name}") as there:
+                    _call("setns", there.fileno(), _NEWNET)
+                sys.stdout = sys.stderr = os.fdopen(writer, "w")
+                os.environ["BERTH_STORE"] = f"sqlite:{self._store}"
+                SqliteStore.host = name
+                what()
+                code = 0
+            except SystemExit as end:
+                code = end.code if isinstance(end.code, int) else 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        os.close(writer)
+        with os.fdopen(reader) as said:
+            text = said.read()
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == 0, f"{name}: {text}"
+        return text
 
     def attach(self, name: str, sandbox: str, more: str = "") -> tuple[str, ...]:
         """A new sandbox on a host's part of the network `ov`: its addresses."""

@@ -25,6 +25,7 @@ from berth.errors import BerthError, Refused
 from berth.kernel.linux import LinuxKernel
 from berth.plan import Plan
 from berth.seams import Outcome
+from berth.store.sqlite import SqliteStore
 
 from .conftest import Host, sh
 
@@ -280,7 +281,8 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
 
 
 @pytest.fixture
-def world(host: Host, tmp_path: Path) -> World:
+def world(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(SqliteStore, "host", "h1")  # overlays are for hosts that have a name
     host.sandbox("c1")
     host.sandbox("c2")
     host.sandbox("far")

@@ -106,6 +106,8 @@ class Overlay:
             await asyncio.sleep(_AUDIT)
             for identity in await self._attempt(self._worker.run(shared.expire)) or ():
                 log.info("endpoint %s: its host has been gone for too long, its addresses are free", identity[:12])
+            if await self._attempt(self._worker.run(self._engine.moved)):
+                await self._attempt(self._worker.run(self._register))
             found = await self._attempt(self._worker.run(self._settler(None)))
             if found:
                 self.repaired += found

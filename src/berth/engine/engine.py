@@ -144,6 +144,10 @@ class Engine:
         """Be seen by the other hosts; the ids of endpoints whose address was given away meanwhile."""
         return peers.register(self._parts, name)
 
+    def moved(self) -> bool:
+        """Whether the other hosts have to be told anew where this one is reached."""
+        return peers.moved(self._parts)
+
     def settle(self, networks: frozenset[str] | None = None) -> Plan:
         """Bring what is known of endpoints on other hosts in line; what was done."""
         return peers.settle(self._parts, networks)

@@ -27,6 +27,11 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
             host = replace(parts.kernel.host(), networks=tuple(tx.networks()), held=_held_for_others(tx, asked))
         driver = parts.choose(asked, host)
         net = driver.complete(asked, host, asked.id or parts.identity(), parts.now())
+        if net.scope == "global" and not parts.store.host:
+            raise Invalid(
+                f"driver {net.driver} joins hosts that share a store, and nobody shares this one: start `berth daemon`"
+                " with BERTH_STORE=etcd://HOST:2379 on each, or leave --driver out"
+            )
         if net.allow:
             parts.kernel.must_guard()
         if asked.ipam is Ipam.POOL:

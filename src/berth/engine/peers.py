@@ -103,6 +103,20 @@ def register(parts: Parts, name: str) -> tuple[str, ...]:
     return lost
 
 
+def moved(parts: Parts) -> bool:
+    """Whether this host is reached elsewhere than the others have been told, so that it has to register again."""
+    facts = parts.kernel.host()
+    with parts.store.read() as tx:
+        told = next((host.underlay for host in tx.hosts() if host.id == parts.store.host), None)
+        if told is not None and told != parts.spanning.addresses(facts):
+            return True
+        for net in tx.networks():
+            local = parts.spanning.placed(net, facts).local if net.scope == "global" else ""
+            if local and any(ep.vtep != local for ep in tx.endpoints(network=net.id) if here(parts, net, ep)):
+                return True
+    return False
+
+
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
     placed = [parts.placed(net) for net in networks if net.scope == "global"]

@@ -65,10 +65,6 @@ class Spanning(Protocol):
         """The network as it is on this host."""
         ...
 
-    def addresses(self, host: Host) -> tuple[Address, ...]:
-        """Where other hosts reach this one unless a network says otherwise: one address of each IP version at most."""
-        ...
-
     def peer(self, net: Network, ep: Endpoint) -> State:
         """What should exist here for an endpoint on another host."""
         ...

@@ -62,8 +62,8 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
     url = store or os.environ.get("BERTH_STORE")
     shared = url is not None and url.startswith(("etcd://", "etcds://"))
     path = _store_path(None if shared else url)
-    both = shared_store(url, path) if url is not None and shared else None
-    opened: Store = both or SqliteStore(path)
+    others = shared_store(url, path) if url is not None and shared else None
+    opened: Store = others or SqliteStore(path)
     parts = Parts(
         kernel=kernel or LinuxKernel(),
         store=opened,
@@ -71,9 +71,9 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
         drivers=DRIVERS,
         choose=choose,
         spanning=SPANNING,
-        shared=both,
         identity=lambda: secrets.token_hex(32),
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        shared=others,
     )
     return Engine(parts)
 

@@ -74,7 +74,10 @@ class Lazy(click.Group):
 @click.group(cls=Lazy, help=HELP)
 @click.version_option(__version__, prog_name="berth")
 @click.option(
-    "--store", metavar="URL", help="Where records are kept: sqlite:PATH. [default: $BERTH_STORE, else in $BERTH_STATE]"
+    "--store",
+    metavar="URL",
+    help="Where records are kept: sqlite:PATH, or for many hosts etcd://HOST:2379,… (etcds: with TLS)."
+    " [default: $BERTH_STORE, else in $BERTH_STATE]",
 )
 @click.pass_context
 def cli(ctx: click.Context, store: str | None) -> None:

@@ -1,4 +1,4 @@
-"""What the daemon does for networks over several hosts: be seen by the others, and follow what they do.
+"""What the daemon does for networks over several hosts: follow what the others do, and say where this host is.
 
 Everything goes by the ordinary comparison of store and kernel, so a notice that was lost, or came twice or late, does
 no harm: the audit finds the rest. Without the store nothing is touched, and frames go on as they went.
@@ -16,9 +16,7 @@ from typing import TypeVar
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError
-from berth.seams import Shared
 
-_KEEP = 5  # seconds between two signs of life
 _AUDIT = 60  # seconds between two looks at everything
 _AGAIN = 2  # seconds after which what failed is tried again
 log = logging.getLogger("berth")
@@ -42,11 +40,9 @@ class Overlay:
         shared = self._engine.shared
         if shared is None:
             return
-        while await self._attempt(self._worker.run(self._register)) is None:
-            await asyncio.sleep(_AGAIN)
         self._changed.set()
         stop = shared.watch(self._hear)
-        chores = [asyncio.create_task(chore) for chore in (self._keep(shared), self._follow(), self._audit(shared))]
+        chores = [asyncio.create_task(chore) for chore in (self._follow(), self._audit())]
         try:
             await asyncio.gather(*chores)
         finally:
@@ -54,17 +50,12 @@ class Overlay:
                 chore.cancel()
             await asyncio.to_thread(stop)
 
-    def _register(self) -> bool:
-        for identity in self._engine.register(socket.gethostname()):
-            log.warning("endpoint %s: its address was given away while this host was gone", identity[:12])
-        return True
-
-    async def _keep(self, shared: Shared) -> None:
-        """Stay on the others' list. In a thread of its own: a store that does not answer holds up no verb."""
-        while True:
-            if await self._attempt(asyncio.to_thread(shared.keep)) is False:
-                await self._attempt(self._worker.run(self._register))
-            await asyncio.sleep(_KEEP)
+    def _readdress(self) -> bool:
+        """Tell the others where this host is reached, where that is not what they know; whether it was."""
+        if moved := self._engine.moved():
+            self._engine.register(socket.gethostname())
+            self._engine.readdress()
+        return moved
 
     def _hear(self, networks: frozenset[str]) -> None:
         """From the watch's thread."""
@@ -101,13 +92,10 @@ class Overlay:
         self._known = known
         return done
 
-    async def _audit(self, shared: Shared) -> None:
+    async def _audit(self) -> None:
         while True:
+            await self._attempt(self._worker.run(self._readdress))
             await asyncio.sleep(_AUDIT)
-            for identity in await self._attempt(self._worker.run(shared.expire)) or ():
-                log.info("endpoint %s: its host has been gone for too long, its addresses are free", identity[:12])
-            if await self._attempt(self._worker.run(self._engine.moved)):
-                await self._attempt(self._worker.run(self._register))
             found = await self._attempt(self._worker.run(self._settler(None)))
             if found:
                 self.repaired += found

@@ -17,7 +17,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from berth import wire
-from berth.daemon import proxy
+from berth.daemon import member, proxy
 from berth.daemon.app import app
 from berth.daemon.overlay import Overlay
 from berth.daemon.tidy import Tidy
@@ -65,7 +65,8 @@ async def _serve(engine: Engine, worker: Worker, path: Path, notices: Callable[[
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     given = _given()
     listener = given or _listen(path)
-    chores = (tidy.run(), _watched(worker), proxy.keep(wire.proxy_lock()), Overlay(engine, worker).run())
+    shared = (member.run(engine, worker), Overlay(engine, worker).run())
+    chores = (tidy.run(), _watched(worker), proxy.keep(wire.proxy_lock()), *shared)
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listener.getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up

@@ -58,11 +58,6 @@ class OverlayDriver:
             return replace(net, local=str(_underlay(net.underlay, host, net.underlay_version)[0].ip))
         return replace(net, local="")
 
-    def addresses(self, host: Host) -> tuple[Address, ...]:
-        """This host's addresses on its way out, one of each IP version at most."""
-        found = {interface.version: interface.ip for interface, _ in reversed([*_candidates("", host)])}
-        return tuple(found[version] for version in sorted(found))
-
     def network(self, net: Network) -> State:
         """What a NAT network is made of, and the tunnel."""
         tunnel: set[Obj] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from berth.engine import attach, networks, peers, pools, ports, reconcile
+from berth.engine import attach, hosts, networks, peers, pools, ports, reconcile
 from berth.engine.parts import Parts
 from berth.model import (
     Address,
@@ -118,6 +118,18 @@ class Engine:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""
         return reconcile.reconcile(self._parts)
 
+    def keep(self) -> bool | None:
+        """Renew this host's lease on the shared store, from any thread; None: there is no such store."""
+        return None if self._parts.shared is None else self._parts.shared.keep()
+
+    def register(self, name: str) -> tuple[str, ...]:
+        """Be seen by the other hosts; the ids of endpoints that were lost. See `engine.hosts`."""
+        return hosts.register(self._parts, name)
+
+    def expire(self) -> tuple[str, ...]:
+        """Free the addresses of hosts that are gone for long; the ids of their endpoints."""
+        return hosts.expire(self._parts)
+
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""
         return self._parts.lock.free()
@@ -140,13 +152,13 @@ class Engine:
         with self._parts.store.read() as tx:
             return tx.hosts()
 
-    def register(self, name: str) -> tuple[str, ...]:
-        """Be seen by the other hosts; the ids of endpoints whose address was given away meanwhile."""
-        return peers.register(self._parts, name)
-
     def moved(self) -> bool:
         """Whether the other hosts have to be told anew where this one is reached."""
         return peers.moved(self._parts)
+
+    def readdress(self) -> None:
+        """Record with this host's endpoints where it is reached now."""
+        peers.readdress(self._parts)
 
     def settle(self, networks: frozenset[str] | None = None) -> Plan:
         """Bring what is known of endpoints on other hosts in line; what was done."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from berth.engine.hosts import underlay
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
 from berth.errors import NotFound, Refused
-from berth.model import Endpoint, HostRecord, Network
+from berth.model import Endpoint, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.plan import Plan
 from berth.seams import Scope, Tx
@@ -84,23 +85,20 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     return placed
 
 
-def register(parts: Parts, name: str) -> tuple[str, ...]:
-    """Be seen by the other hosts under that name, and be found where this host is now; gives the ids of what is lost.
-
-    An endpoint whose address was given to somebody else while this host was gone is lost.
-    """
-    if parts.shared is None:
-        return ()
+def readdress(parts: Parts) -> None:
+    """Record where this host is reached now, with each of its endpoints. The others follow."""
     with parts.changing():
-        addresses = parts.spanning.addresses(parts.kernel.host())
-        lost = parts.shared.register(HostRecord(parts.store.host, name, addresses, since=parts.now()))
+        _readdress(parts)
+
+
+def _readdress(parts: Parts) -> None:
+    with parts.store.read() as tx:
+        spanning = [parts.placed(net) for net in tx.networks() if net.scope == "global"]
+        mine = [(net, ep) for net in spanning if net.local for ep in tx.endpoints(network=net.id)]
+    stale = [replace(ep, vtep=net.local) for net, ep in mine if here(parts, net, ep) and ep.vtep != net.local]
+    for ep in stale:  # one at a time: a store that hosts share takes no large transactions
         with parts.store.write() as tx:
-            for net in tx.networks():
-                placed = parts.placed(net)
-                for ep in tx.endpoints(network=net.id) if net.scope == "global" and placed.local else ():
-                    if ep.host == parts.store.host and ep.vtep != placed.local:
-                        tx.save_endpoint(replace(ep, vtep=placed.local))
-    return lost
+            tx.save_endpoint(ep)
 
 
 def moved(parts: Parts) -> bool:
@@ -108,7 +106,7 @@ def moved(parts: Parts) -> bool:
     facts = parts.kernel.host()
     with parts.store.read() as tx:
         told = next((host.underlay for host in tx.hosts() if host.id == parts.store.host), None)
-        if told is not None and told != parts.spanning.addresses(facts):
+        if told is not None and told != underlay(facts):
             return True
         for net in tx.networks():
             local = parts.spanning.placed(net, facts).local if net.scope == "global" else ""

@@ -288,10 +288,15 @@ class SharedTx(SqliteTx):
         return [schema.load_host(value.data) for value in self.etcd.range("seen/host/").values()]
 
     def save_host(self, host: HostRecord) -> None:
-        """Change what the others know of this host, which is registered. Raises `Refused`."""
+        """Change what the others know of this host, or begin to be seen by them. Raises `Refused`, `Away`."""
         if host.id != self._host:
             raise Refused(f"host {host.id} is not this one ({self._host}): each host says itself what it is")
-        self.etcd.put(f"seen/host/{host.id}", schema.dump(host), self.lease())
+        there = self.etcd.get(f"seen/host/{host.id}")
+        space = self.etcd.space
+        self.etcd.put(f"seen/host/{host.id}", schema.dump(host), there.lease if there else space.grant(space.ttl))
+        for mark in ("gone", "grace"):
+            if self.etcd.get(f"{mark}/{host.id}") is not None:
+                self.etcd.delete(f"{mark}/{host.id}")
 
     def drop_host(self, identity: str) -> None:
         """Forget that a host is there; its endpoints go as if its lease had run out. Raises `Away`."""

@@ -25,9 +25,10 @@ Json = dict[str, Any]
 
 _ANSWER = 3.0  # seconds for one member to answer
 _PATIENCE = 6.0  # seconds for any member to: a new leader is chosen in one or two
-_SULK = 5.0  # seconds after that in which each member is asked once only
+_DOUBT = 0.5  # seconds for one member, and each is asked once only, from then until one answers
 _PAUSE = 0.05  # seconds between two rounds
 _UNAUTHENTICATED, _FAILED = 16, (4, 8, 13, 14)  # gRPC codes: no token; deadline, too busy, internal, unavailable
+_SERVER_ERROR = 500  # HTTP
 
 
 class Away(Refused):
@@ -62,17 +63,21 @@ def members(url: str, user: str = "", password: str = "") -> tuple[Members, dict
 
     Raises `Invalid`, without what may be a password.
     """
-    parts = urlsplit(url)
-    login, _, places = parts.netloc.rpartition("@")
+    scheme, _, rest = url.partition("://")
+    rest, _, options = rest.partition("?")
+    if "@" in options:  # then it cannot be known which part is a password
+        raise Invalid(f"store {scheme}://…: write a ? of the user or password as %3F, and an @ behind the ? as %40")
+    login, _, rest = rest.rpartition("@")
+    places, _, path = rest.partition("/")
     try:
         ends = tuple(_place(place) for place in places.split(","))
     except ValueError:
-        raise Invalid(f"store {parts.scheme}://{places}: give its members as host:2379,host2:2379") from None
-    if parts.path not in ("", "/"):
-        raise Invalid(f"store {parts.scheme}://{places}{parts.path}: leave the path out, and give prefix={parts.path}")
-    query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        raise Invalid(f"store {scheme}://{places}: give its members as host:2379,host2:2379") from None
+    if path:
+        raise Invalid(f"store {scheme}://{places}/{path}: leave the path out, or give ?prefix=/{path}")
+    query = {key: values[-1] for key, values in parse_qs(options).items()}
     files = {key: query.pop(key, "") for key in ("ca", "cert", "key")}
-    tls = parts.scheme == "etcds" or any(files.values())
+    tls = scheme == "etcds" or any(files.values())
     name, _, secret = login.partition(":")
     return Members(ends, unquote(name) or user, unquote(secret) or password, tls, **files), query
 
@@ -104,7 +109,7 @@ class Gateway:
         self._link: http.client.HTTPConnection | None = None
         self._at = 0
         self._token = ""
-        self._sulk = 0.0  # until then, do not wait
+        self._away = False  # nobody answered the last call
 
     def close(self) -> None:
         """Hang up."""
@@ -114,7 +119,7 @@ class Gateway:
 
     def call(self, path: str, message: Json) -> Json:
         """Ask any member. Raises `Away`, `Compacted`, `Denied`, or `Refused` with what etcd says."""
-        until = max(time.monotonic() + (0 if time.monotonic() < self._sulk else _PATIENCE), 0)
+        until = time.monotonic() + (0 if self._away else _PATIENCE)
         body = json.dumps(message).encode()
         while True:
             for _ in self.where.endpoints:
@@ -124,7 +129,7 @@ class Gateway:
                     self._next()
                     reason = _reason(error)
             if time.monotonic() >= until:
-                self._sulk = time.monotonic() + _SULK
+                self._away = True
                 raise Away(f"etcd at {self.where.url} does not answer ({reason}): nothing that hosts share can change")
             time.sleep(_PAUSE)
 
@@ -149,9 +154,17 @@ class Gateway:
     def _ask(self, path: str, body: bytes) -> Json:
         link = self._connected()
         link.request("POST", path, body, self._headers())
-        answer: Json = json.loads(link.getresponse().read() or b"{}")
+        response = link.getresponse()
+        text = response.read()
+        try:
+            answer: Json = json.loads(text or b"{}")
+        except ValueError:
+            kind = _Failing if response.status >= _SERVER_ERROR else Refused
+            raise kind(f"etcd at {self.where.url}: {text.decode(errors='replace').strip()[:200]}") from None
         self._check(answer)
-        self._sulk = 0.0
+        if self._away:
+            self._away = False
+            link.sock.settimeout(_ANSWER)
         return answer
 
     def _check(self, answer: Json) -> None:
@@ -163,6 +176,8 @@ class Gateway:
             raise _Unknown(text)
         if "compacted" in text:
             raise Compacted(f"etcd at {self.where.url} no longer keeps what was being read: try again")
+        if "permission denied" in text and not self.where.user:
+            raise _Unknown(text)
         if "permission denied" in text or "authentication failed" in text:
             raise Denied(f"etcd at {self.where.url} does not let user {self.where.user!r} in: {text}")
         if code in _FAILED:
@@ -174,7 +189,7 @@ class Gateway:
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._link is None:
-            self._link = self._connection(_ANSWER)
+            self._link = self._connection(_DOUBT if self._away else _ANSWER)
         return self._link
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from berth.errors import Refused
 from berth.store.gateway import Away, Gateway, Json, after, b64
 
-_LOCK = 15  # seconds after which a dead process's lock is gone
-_REUSE = 5.0  # seconds for which a lease serves further transactions; what is left is for the block
+_LOCK = 8  # seconds after which a dead process's lock is gone
+_REUSE = 2.0  # seconds for which a lease serves further transactions; what is left is for the block
 _WAIT = 30.0  # seconds for another's transaction
 _PAUSES = (0.002, 0.05)  # seconds between two tries, at first and at last
 _MOST = 120  # operations of one transaction; etcd takes 128 (--max-txn-ops)
@@ -34,7 +34,8 @@ class Value:
 class Keyspace:
     """What Berth has in etcd: everything below one prefix."""
 
-    def __init__(self, gateway: Gateway, prefix: str, host: str) -> None:
+    def __init__(self, gateway: Gateway, prefix: str, host: str, ttl: int) -> None:
+        self.ttl = ttl  # of the host's lease, in seconds
         self.gateway = gateway
         self.prefix = prefix
         self.host = host
@@ -85,6 +86,7 @@ class View:
         self._token = f"{space.host} {secrets.token_hex(8)}"
         self._lock = 0  # the revision that made it
         self._revision = 0
+        self._away: Away | None = None  # known by now, and not to be found out again
         self._read: dict[str, dict[str, Value]] = {}  # by prefix
         self._singles: dict[str, Value | None] = {}
         self._writes: dict[str, Value | None] = {}
@@ -137,9 +139,18 @@ class View:
         self.begin()
         if self._revision:
             request = request | {"revision": str(self._revision)}
-        answer = self.space.gateway.call("/v3/kv/range", request)
+        answer = self._call("/v3/kv/range", request)
         self._revision = self._revision or int(answer["header"]["revision"])
         return self.space.values(answer)
+
+    def _call(self, path: str, message: Json) -> Json:
+        if self._away is not None:
+            raise self._away
+        try:
+            return self.space.gateway.call(path, message)
+        except Away as error:
+            self._away = error
+            raise
 
     def begin(self) -> None:
         """Have the lock, where this is to write. Raises `Refused` when it cannot be had, and what `call` raises."""
@@ -159,7 +170,7 @@ class View:
             lease = space.lock_lease()
             put = {"key": b64(space.full("lock")), "value": b64(self._token.encode()), "lease": str(lease)}
             reads = [{"requestRange": space.below("seen/network/")}, {"requestRange": space.one(me)}]
-            answer = space.gateway.call(
+            answer = self._call(
                 "/v3/kv/txn",
                 {
                     "compare": [self._lock_is(0)],
@@ -177,6 +188,8 @@ class View:
             # Ours after all, where the answer to the first asking was lost.
             there = space.values(first["response_range"]).get("lock")
             if there is None or there.data != self._token.encode():
+                if there is not None and there.data.startswith(f"{space.host} ".encode()):
+                    self._break(int(first["response_range"]["kvs"][0]["create_revision"]))
                 return False
             self._lock = int(first["response_range"]["kvs"][0]["create_revision"])
         else:
@@ -185,6 +198,11 @@ class View:
         self._read["seen/network/"] = space.values(networks["response_range"])
         self._singles[me] = space.values(host["response_range"]).get(me)
         return True
+
+    def _break(self, revision: int) -> None:
+        """End a lock of this host's: this one's, or a dead process's, since SQLite lets no two write at once here."""
+        release = {"requestDeleteRange": self.space.one("lock")}
+        self.space.gateway.call("/v3/kv/txn", {"compare": [self._lock_is(revision)], "success": [release]})
 
     def _lock_is(self, revision: int) -> Json:
         """Compare: nobody else has had the lock since."""
@@ -235,10 +253,8 @@ class View:
     def abort(self) -> None:
         """Let go of the lock; nothing was written."""
         if self._lock:
-            release = {"requestDeleteRange": self.space.one("lock")}
             try:
-                message = {"compare": [self._lock_is(self._lock)], "success": [release]}
-                self.space.gateway.call("/v3/kv/txn", message)
+                self._break(self._lock)
             except Refused:  # the lease ends it
                 self.space.forget_lease()
             self._lock = 0

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from berth import durable, schema
-from berth.errors import Refused
+from berth import durable
 from berth.model import Endpoint, HostRecord
 from berth.store.etcd import SharedTransaction, SharedTx, held
 from berth.store.gateway import Gateway, Members
@@ -40,9 +39,9 @@ class SharedStore(SqliteStore):
         self.terms = terms
         self._where = where
         self._prefix = prefix
-        self._space = Keyspace(Gateway(where), prefix, host)
+        self._space = Keyspace(Gateway(where), prefix, host, terms.ttl)
         # Of its own, so that the lease is renewed while a transaction waits.
-        self._beat = Keyspace(Gateway(where), prefix, host)
+        self._beat = Keyspace(Gateway(where), prefix, host, terms.ttl)
         self._beating = threading.Lock()
         self._watchers: list[Watcher] = []
 
@@ -81,7 +80,7 @@ class SharedStore(SqliteStore):
         """
         self.keep()
         with self.write() as tx:
-            self._enrol(tx, host)
+            tx.save_host(host)
         with self.read() as tx:
             mine = [ep for ep in tx.endpoints() if ep.host]
         lost: list[str] = []
@@ -90,19 +89,6 @@ class SharedStore(SqliteStore):
                 lost += [ep.id for ep in mine[start : start + _AT_ONCE] if self._is_lost(tx, ep)]
         self._free(self._left_behind)
         return tuple(lost)
-
-    def _enrol(self, tx: SharedTx, host: HostRecord) -> None:
-        etcd = tx.etcd
-        if etcd.get(f"seen/host/{self.host}") is None:
-            lease = self._space.grant(self.terms.ttl)
-            if host.id != self.host:
-                raise Refused(f"host {host.id} is not this one ({self.host}): each host says itself what it is")
-            etcd.put(f"seen/host/{self.host}", schema.dump(host), lease)
-        else:
-            tx.save_host(host)
-        for mark in ("gone", "grace"):
-            if etcd.get(f"{mark}/{self.host}") is not None:
-                etcd.delete(f"{mark}/{self.host}")
 
     def _is_lost(self, tx: SharedTx, ep: Endpoint) -> bool:
         """Claim an endpoint again; one that was detached meanwhile is no loss."""

@@ -17,7 +17,7 @@ import msgspec
 from berth import rest, schema
 from berth.errors import Denied, Refused
 from berth.events import Event
-from berth.model import AttachRequest, Endpoint, LeaseRecord, Network, NetworkSpec, PortChange
+from berth.model import AttachRequest, Endpoint, HostRecord, LeaseRecord, Network, NetworkSpec, PortChange
 from berth.seams import Outcome
 
 _PATIENCE = 60  # seconds; the daemon gives up sooner by itself
@@ -99,6 +99,10 @@ class Client:
     def leases(self) -> Sequence[LeaseRecord]:
         """All leases."""
         return [schema.load_lease(bytes(raw)) for raw in _list(self._ask("GET", "/v1/leases"))]
+
+    def hosts(self) -> Sequence[HostRecord]:
+        """The hosts that share the store."""
+        return [schema.load_host(bytes(raw)) for raw in _list(self._ask("GET", "/v1/hosts"))]
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""

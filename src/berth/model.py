@@ -116,7 +116,7 @@ class Network:
 
     id: str  # 64 hexadecimal digits, as Docker's
     name: str
-    driver: str  # bridge | flat | host | null
+    driver: str  # bridge | flat | overlay | host | null
     bridge: str  # the link that endpoints are plugged into; "" for host and null
     pools: tuple[Pool, ...]
     mtu: int  # bytes
@@ -144,6 +144,11 @@ class Network:
     services: tuple[str, ...] = ()  # flat: what guarded endpoints may be for the LAN all the same: dhcp, ra
     allow: str = ""  # the allow list of endpoints without one of their own, see `spec.allow_list`; "": none
     conflict: str = "fast"  # flat: how thoroughly the LAN is asked for an address before it is given: fast | full | off
+    vni: int = 0  # overlay: the network's number on the underlay
+    vxlan_port: int = 0  # overlay: UDP
+    underlay: str = ""  # overlay: as asked: a link, an address or a subnet of the hosts'; "": their way out
+    underlay_version: int = 4  # overlay: of the addresses that hosts reach each other by
+    local: str = ""  # overlay: this host's address on the underlay; never stored, as each host has its own
     ipam: Ipam = Ipam.NETWORK
     addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
     addresses6: str = "pool"  # the same for IPv6
@@ -163,6 +168,16 @@ class Network:
         return self.driver == "flat" and self.conflict != "off"
 
     @property
+    def nat(self) -> bool:
+        """Whether its endpoints are behind the host, which publishes their ports."""
+        return self.driver in ("bridge", "overlay")
+
+    @property
+    def tunnel(self) -> str:
+        """The link to the endpoints on other hosts."""
+        return f"bvx{self.id[:12]}"
+
+    @property
     def guarded(self) -> bool:
         """Whether what endpoints send is checked; a switch outside the kernel takes frames before a check sees them."""
         return self.driver == "flat" and self.antispoof and not self.userspace
@@ -178,7 +193,7 @@ class Network:
         no name that lasts (""), it goes with the address, so that no neighbour is ever left with an address's old
         MAC; on a LAN also when the network is made anew.
         """
-        if addresses and (self.driver == "bridge" or not name):
+        if addresses and (self.nat or not name):
             seed = f"{self.bridge_mac or self.id} {addresses[0].ip}"
         else:
             seed = f"{self.id} {name}"
@@ -189,7 +204,7 @@ class Network:
 
         Telling them costs a broadcast that the kernel hands to every port of the bridge: 4.6 ms for 1,000.
         """
-        mac_goes_with_address = self.driver == "bridge" and len(ep.addresses) == 1
+        mac_goes_with_address = self.nat and len(ep.addresses) == 1
         return not (mac_goes_with_address and ep.mac == self.mac_for(ep.name, ep.addresses))
 
 
@@ -331,6 +346,7 @@ class Endpoint:
     conflicts: tuple[Conflict, ...] = ()  # flat: one an address
     learnt: Learnt = Learnt()
     aliases: tuple[str, ...] = ()  # more names, which other endpoints may have too
+    vtep: str = ""  # overlay: where its host is reached on the underlay
     host: str = ""  # HostRecord.id of where it is; "": this host, where no store is shared
 
     def option(self, key: str) -> str | None:

@@ -40,6 +40,7 @@ class Scope:
     keys: frozenset[Key]
     marked: bool = False
     namespaces: frozenset[str] = frozenset()  # where inner ends of cables may be found
+    tunnels: frozenset[str] = frozenset()  # of which all that they know of other hosts is read
     devices: frozenset[str] = frozenset()  # links of the host of which all that they carry is read
 
 
@@ -58,6 +59,18 @@ class Driver(Protocol):
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
         """What should exist for one endpoint, in the host and in its sandbox."""
+        ...
+
+
+class Spanning(Protocol):
+    """Decides what a network over several hosts needs beside what its driver says of this one. Pure."""
+
+    def placed(self, net: Network, host: Host) -> Network:
+        """The network as it is on this host."""
+        ...
+
+    def peer(self, net: Network, ep: Endpoint) -> State:
+        """What should exist here for an endpoint on another host."""
         ...
 
 
@@ -350,6 +363,7 @@ class Api(Protocol):
     def endpoints(self, network: str | None = None) -> Sequence[Endpoint]: ...
     def change_ports(self, asked: PortChange, *, dry_run: bool = False) -> Outcome[Endpoint]: ...
     def leases(self) -> Sequence[LeaseRecord]: ...
+    def hosts(self) -> Sequence[HostRecord]: ...
     def reconcile(self) -> Outcome[tuple[str, ...]]: ...
     def answers_names(self) -> bool: ...
     def sweep(self) -> None: ...

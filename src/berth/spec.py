@@ -33,8 +33,11 @@ from berth.model import (
 )
 from berth.quantities import rate_text, size_text
 
-DRIVERS = ("bridge", "flat", "host", "null")
-PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into a bridge
+DRIVERS = ("bridge", "flat", "overlay", "host", "null")
+PLUGGED = ("bridge", "flat")  # the drivers that plug endpoints into one host's bridge
+EVERY = (*PLUGGED, "overlay")  # those, and the one of a bridge on each of several hosts
+NAT = ("bridge", "overlay")  # the drivers whose endpoints are behind the host
+VNI = range(1, 1 << 24)  # RFC 7348 section 5
 PROTOCOLS = ("tcp", "udp", "sctp")
 SERVICES = ("dhcp", "ra")  # what an endpoint can be for a whole LAN: its DHCP server, its IPv6 router
 ADMITTED = (*PROTOCOLS, "icmp", "any")  # what an entry of an allow list may be about
@@ -69,8 +72,6 @@ def endpoint_name(text: str) -> str:
 
 def driver_name(text: str) -> str:
     """One of `DRIVERS`. Raises `Invalid`."""
-    if text == "overlay":
-        raise Invalid("driver overlay is not built yet: use flat for a network over several hosts of one LAN")
     return _one_of(text, DRIVERS, "driver")
 
 
@@ -245,9 +246,27 @@ def _addresses(text: str) -> str:
 
 
 def _mode(text: str) -> str:
-    if text == "overlay":
-        return driver_name(text)  # which says what there is instead
-    return _one_of(text, PLUGGED, "mode")
+    return _one_of(text, EVERY, "mode")
+
+
+def _vni(text: str) -> str:
+    if re.fullmatch("[0-9]{1,8}", text) is None or int(text) not in VNI:
+        raise Invalid(f"{text!r} is no VXLAN network number: give {VNI[0]} to {VNI[-1]:,}".replace(",", ""))
+    return str(int(text))
+
+
+def _udp_port(text: str) -> str:
+    if re.fullmatch("[0-9]{1,5}", text) is None or not 1 <= int(text) <= 65535:
+        raise Invalid(f"{text!r} is no UDP port: give 1 to 65535; 4789 is VXLAN's own")
+    return str(int(text))
+
+
+def _underlay(text: str) -> str:
+    """A link's name, an address, or the subnet that every host has an address in."""
+    for read in (ip_address, ip_network):
+        with suppress(ValueError):
+            return str(read(text))
+    return link_name(text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,23 +285,21 @@ class Option:
 OPTIONS: dict[str, Option] = {
     "bridge": Option("com.docker.network.bridge.name", PLUGGED, _bridge, "bridge that endpoints are plugged into"),
     "parent": Option("parent", ("flat",), _bridge, "bridge that carries the LAN", same_as="bridge"),
-    "mtu": Option("com.docker.network.driver.mtu", PLUGGED, _mtu, "largest packet in bytes"),
+    "mtu": Option("com.docker.network.driver.mtu", EVERY, _mtu, "largest packet in bytes"),
     "masquerade": Option(
-        "com.docker.network.bridge.enable_ip_masquerade", ("bridge",), _boolean, "hide behind the host: true|false"
+        "com.docker.network.bridge.enable_ip_masquerade", NAT, _boolean, "hide behind the host: true|false"
     ),
-    "iface_prefix": Option("com.docker.network.container_iface_prefix", PLUGGED, _prefix, "prefix of interface names"),
+    "iface_prefix": Option("com.docker.network.container_iface_prefix", EVERY, _prefix, "prefix of interface names"),
     "inhibit_ipv4": Option(
         "com.docker.network.bridge.inhibit_ipv4", PLUGGED, _boolean, "leave the bridge without an address: true|false"
     ),
     "bypass": Option(
         None, PLUGGED, _bypass, "pass frames on before others' FORWARD chains can drop them: auto|always|never"
     ),
-    "routes": Option(None, PLUGGED, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
+    "routes": Option(None, EVERY, _routes, "routes for the containers: SUBNET=ROUTER[,SUBNET=ROUTER…]"),
     "allow_from": Option(None, ("bridge",), _networks, "networks whose endpoints reach this one's: NAME[,NAME…]"),
-    "host_access": Option(None, ("bridge",), _boolean, "containers reach the host's own services: true|false"),
-    "proxy": Option(
-        None, ("bridge",), _proxy, "published ports by a process: where the kernel cannot: auto; always, never"
-    ),
+    "host_access": Option(None, NAT, _boolean, "containers reach the host's own services: true|false"),
+    "proxy": Option(None, NAT, _proxy, "published ports by a process: where the kernel cannot: auto; always, never"),
     "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
     "conflict": Option(
         None, PLUGGED, _conflict, "ask a LAN who has an address before a container gets it: fast|full|off"
@@ -290,20 +307,23 @@ OPTIONS: dict[str, Option] = {
     "antispoof": Option(None, PLUGGED, _boolean, "containers of a LAN send as themselves only: true|false"),
     "allow_services": Option(None, PLUGGED, _services, "what containers may be for a LAN: dhcp, ra or dhcp,ra"),
     "allow": Option(
-        None, PLUGGED, _allow, "who may begin a conversation with a container: none, or PROTO[/PORTS][@SUBNET],…"
+        None, EVERY, _allow, "who may begin a conversation with a container: none, or PROTO[/PORTS][@SUBNET],…"
     ),
     "addresses": Option(None, PLUGGED, _addresses, "where a LAN's endpoints have their addresses from: pool|dhcp"),
     "addresses6": Option(None, PLUGGED, _addresses, "where they have their IPv6 addresses from: pool|dhcp (DHCPv6)"),
     "keep_lease": Option(None, PLUGGED, _boolean, "leave a lease at the server when its endpoint goes: true|false"),
-    "mode": Option(None, PLUGGED, _mode, "driver to use instead of --driver: bridge|flat"),
-    "names": Option(None, PLUGGED, _boolean, "answer for the names of endpoints: true|false"),
-    "domain": Option(None, PLUGGED, _domain, "domain of the endpoints' names, as lan, which their resolvers search"),
-    "dns": Option(None, PLUGGED, _servers, "who is asked for all other names, in place of the host's: IP[,IP…]"),
+    "mode": Option(None, EVERY, _mode, "driver to use instead of --driver: bridge|flat|overlay"),
+    "names": Option(None, EVERY, _boolean, "answer for the names of endpoints: true|false"),
+    "domain": Option(None, EVERY, _domain, "domain of the endpoints' names, as lan, which their resolvers search"),
+    "dns": Option(None, EVERY, _servers, "who is asked for all other names, in place of the host's: IP[,IP…]"),
     "mdns": Option(None, PLUGGED, _boolean, "containers of a LAN are NAME.local for all of it: true|false"),
-    "ingress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may receive, as 10mbit"),
-    "ingress_burst": Option(None, PLUGGED, size_text, "what it may receive at once, as 64kb"),
-    "egress_rate": Option(None, PLUGGED, rate_text, "what each endpoint may send, as 10mbit"),
-    "egress_burst": Option(None, PLUGGED, size_text, "what it may send at once, beside that of a second"),
+    "vni": Option(None, ("overlay",), _vni, "number of the network on the underlay; else one that is free"),
+    "port": Option(None, ("overlay",), _udp_port, "UDP port of the tunnels: 4789"),
+    "underlay": Option(None, ("overlay",), _underlay, "where hosts reach each other: a link, address or subnet"),
+    "ingress_rate": Option(None, EVERY, rate_text, "what each endpoint may receive, as 10mbit"),
+    "ingress_burst": Option(None, EVERY, size_text, "what it may receive at once, as 64kb"),
+    "egress_rate": Option(None, EVERY, rate_text, "what each endpoint may send, as 10mbit"),
+    "egress_burst": Option(None, EVERY, size_text, "what it may send at once, beside that of a second"),
 }
 
 _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, option.key) if key is not None}
@@ -344,11 +364,16 @@ def _refuse_lone_bursts(options: Collection[str]) -> None:
             raise Invalid(f"option {way}_burst says nothing without a rate: give {way}_rate too")
 
 
+def _all_of(names: Sequence[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def _chosen_driver(driver: str, options: Pairs) -> str:
     chosen = driver_name(driver)
     modes = [value for key, value in options if key == "mode"]
     # A mode that is misspelt, contradicted or not for this driver is refused with the other options.
-    return modes[0] if modes and modes[0] in DRIVERS and chosen in PLUGGED else chosen
+    return modes[0] if modes and modes[0] in DRIVERS and chosen in EVERY else chosen
 
 
 def _settings(options: Pairs, driver: str) -> Pairs:
@@ -359,7 +384,7 @@ def _settings(options: Pairs, driver: str) -> Pairs:
         short = _SHORT[_one_of(key, _SHORT, "option")]
         option = OPTIONS[short]
         if driver not in option.drivers:
-            raise Invalid(f"option {key} is only for {' and '.join(option.drivers)}, not for {driver}: leave it out")
+            raise Invalid(f"option {key} is only for {_all_of(option.drivers)}, not for {driver}: leave it out")
         try:
             parsed = option.parse(value)
         except Invalid as error:

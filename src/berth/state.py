@@ -27,6 +27,7 @@ from berth.noun import Key as Key
 from berth.noun import Noun as Noun
 from berth.noun import at as at
 from berth.noun import ours as ours
+from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.rates import NftRate, Shaped
 
@@ -555,6 +556,9 @@ Obj: TypeAlias = (
     | OvsBridge
     | OvsPort
     | TxChecksums
+    | Vxlan
+    | Fdb
+    | Neigh
     | Foreign
 )
 State: TypeAlias = frozenset[Obj]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from berth.drivers import DRIVERS, choose
+from berth.drivers import DRIVERS, SPANNING, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
@@ -114,6 +114,7 @@ def _parts(store: str | None, kernel: Kernel | None) -> Parts:
         lock=StateLock(path.with_suffix(".lock")),
         drivers=DRIVERS,
         choose=choose,
+        spanning=SPANNING,
         identity=lambda: secrets.token_hex(32),
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         client_id=_client_id,

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from berth import spec
 from berth.firewall import frames, policy, proxy, tables
 from berth.model import Network, Proxied
+from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import TxChecksums
 from berth.rates import NftRate, Shaped
 from berth.state import (
@@ -374,6 +375,27 @@ def _passes() -> list[Case]:
     )
 
 
+def _tunnels() -> list[Case]:
+    def vxlan(vni: int, local: str, mac: int = 1, mtu: int = 1400, master: str = "plug", port: int = 4789) -> Vxlan:
+        return Vxlan("vx0", master, vni, local, port, f"02:00:00:00:04:{mac:02x}", mtu, NETWORK)
+
+    four, six, largest = vxlan(4096, "10.8.0.2"), vxlan(4097, "fd08::2", port=14789), vxlan(16777215, "10.8.0.2")
+    there = "ip link add vx0 type vxlan id 9 dstport 4789"
+    cases = [
+        Case("vxlan", four, vxlan(4096, "10.8.0.2", 2, 1450, "plug2"), squatter=there),
+        Case("vxlan-6", six, vxlan(4097, "fd08::2", 2, 1280, port=14789), squatter=there),
+        Case("vxlan-made-anew", four, six, squatter="ip link add vx0 type bridge"),
+        Case("vxlan-largest", largest, four, squatter=there),
+    ]
+    mac, other = "02:00:00:00:05:01", "02:00:00:00:05:02"
+    for name, tunnel, old, new in (("4", four, "10.8.0.3", "10.8.0.4"), ("6", six, "fd08::3", "fd08::4")):
+        cases.append(Case(f"fdb-{name}", Fdb("vx0", mac, old), Fdb("vx0", mac, new), (tunnel,)))
+        cases.append(Case(f"fdb-bridge-{name}", Fdb.of_bridge("vx0", mac), needs=(tunnel,)))
+        for ip in ("10.9.0.5", "fd09::5"):
+            cases.append(Case(f"neigh-{name}-{ip}", Neigh("vx0", ip, mac), Neigh("vx0", ip, other), (tunnel,)))
+    return cases
+
+
 def _place(ns: str) -> str:
     return "sandbox" if ns else "host"
 
@@ -390,4 +412,5 @@ CASES = (
     *_guards(),
     *_passes(),
     *_rates(),
+    *_tunnels(),
 )

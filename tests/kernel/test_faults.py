@@ -25,6 +25,7 @@ from berth.errors import BerthError, Refused
 from berth.kernel.linux import LinuxKernel
 from berth.plan import Plan
 from berth.seams import Outcome
+from berth.store.sqlite import SqliteStore
 
 from .conftest import Host, sh
 
@@ -210,6 +211,7 @@ FLAT = create("lan", driver="flat", options=["parent=br0"], ipv6=True)
 BYPASS = create("lan", driver="flat", options=["parent=br0", "bypass=always"], ipv6=True)
 APART = create("lan", driver="flat", options=["parent=br0", "bypass=always", "icc=false"], ipv6=True)
 OPEN = create("lan", driver="flat", options=["parent=br0", "antispoof=false"], ipv6=True)
+OVERLAY = create("wide", driver="overlay", subnets=["10.77.0.0/24", "fd77::/64"], options=["underlay=192.168.2.0/24"])
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
 )
@@ -265,6 +267,9 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "detach-ports": ((NAT, PORTS), detach("nat", "c1")),
     "detach-default-route-moves": ((NAT, OTHER, PORTS, SECOND), detach("nat", "c1")),
     "detach-flat": ((FLAT, attach("lan", "c1", ips=["192.168.2.9"]), C2_ON_LAN), detach("lan", "c1")),
+    "create-overlay": ((), OVERLAY),
+    "attach-overlay": ((OVERLAY,), attach("wide", "c1", ports=["8080:80"])),
+    "remove-overlay": ((OVERLAY,), remove("wide")),
     "create-guarded": ((), GUARDED),
     "attach-guarded": ((GUARDED,), PORTS),
     "attach-guarded-flat": ((GUARDED_LAN, C2_ON_LAN), attach("lan", "c1")),
@@ -276,7 +281,8 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
 
 
 @pytest.fixture
-def world(host: Host, tmp_path: Path) -> World:
+def world(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    monkeypatch.setattr(SqliteStore, "host", "h1")  # overlays are for hosts that have a name
     host.sandbox("c1")
     host.sandbox("c2")
     host.sandbox("far")

@@ -16,6 +16,7 @@ from berth.errors import Taken
 from berth.firewall import tables
 from berth.kernel.linux import LinuxKernel
 from berth.moved import Moved, Port, TextFile
+from berth.overlaid import Fdb, Neigh
 from berth.ovs import OvsBridge, OvsPort
 from berth.plan import Add, Change, Del, Plan, diff
 from berth.rates import Shaped
@@ -128,7 +129,7 @@ def test_every_noun_has_its_rows() -> None:
     assert {type(case.obj) for case in CASES} == nouns
     assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftPass}
     settings = {type(case.obj) for case in CASES if case.obj.sticky}
-    assert {type(case.obj) for case in CASES if case.squatter} == nouns - settings - {NftPass, Shaped}
+    assert {type(case.obj) for case in CASES if case.squatter} == nouns - settings - {NftPass, Shaped, Fdb, Neigh}
     assert len({case.name for case in CASES}) == len(CASES)
 
 

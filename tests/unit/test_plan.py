@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from berth.errors import Taken
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, diff
 from berth.rates import NftRate, Shaped
@@ -76,6 +77,11 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     MovedRoute: st.builds(MovedRoute, st.just(2), st.sampled_from(["0.0.0.0/0", "10.7.0.0/16"]), devices, plugs),
     MovedRule: st.builds(MovedRule, st.just(2), st.just("02"), st.sampled_from([7, 8]), devices),
     MovedNeigh: st.builds(MovedNeigh, devices, st.just("10.1.0.9"), macs),
+    Vxlan: st.builds(
+        Vxlan, st.just("bvx0"), plugs, st.sampled_from([7, 8]), st.just("10.0.0.1"), st.just(4789), macs, mtus, marks
+    ),
+    Fdb: st.builds(Fdb, devices, macs, st.sampled_from(["10.0.0.2", "10.0.0.3"])),
+    Neigh: st.builds(Neigh, devices, st.sampled_from(["10.9.0.2", "fd09::2"]), macs),
     TextFile: st.builds(TextFile, st.sampled_from(["/etc/a", "/etc/b"]), st.sampled_from(["1", "2"])),
 }
 objects: st.SearchStrategy[Obj] = st.one_of(*NOUNS.values())
@@ -256,6 +262,8 @@ EXAMPLES: tuple[Obj, ...] = (
     *(NftGuard("bv0", "abc/1"), NftRate("bv0", 1000, 9000), Shaped("bv0", 1000, 9000)),
     *(NftPass("ip", "brt0", "in"), Zoned("brt0"), TxChecksums(C1, "eth0")),
     *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
+    Vxlan("bvx0", "brt0", 7, "10.0.0.1", 4789, "02:00:00:00:00:04", 1450, "berth:1"),
+    *(Fdb("bvx0", "02:00:00:00:00:05", "10.0.0.2"), Neigh("bvx0", "10.9.0.2", "02:00:00:00:00:05")),
     *(Port("eth0", "br0", 1), MovedAddr("eth0", "10.0.0.2/24"), MovedRoute(2, "0.0.0.0/0", "eth0", "10.0.0.1")),
     *(MovedRule(2, "02", 7, "eth0"), MovedNeigh("eth0", "10.0.0.9", "02:00:00:00:00:09"), TextFile("/etc/a", "b")),
 )

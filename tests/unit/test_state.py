@@ -11,6 +11,7 @@ import pytest
 
 from berth.firewall import tables
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.rates import NftRate, Shaped
 from berth.seams import Intent
@@ -48,6 +49,9 @@ TABLE = NftTable("inet", "berth", "abc/3", "  chain stamp { }\n")
 FOREIGN = Foreign(("link", HOST, "brt0"), "a veth named brt0")
 
 
+TUNNEL = Vxlan("bvx0", "brt0", 7, "10.0.0.1", 4789, "02:00:00:00:00:04", 1450, "berth:1")
+
+
 def everything() -> list[Obj]:
     """Objects that all stand for something else."""
     elements = [
@@ -83,6 +87,9 @@ def everything() -> list[Obj]:
     load += [MovedRoute(10, "::/0", "eth0", via=via) for via in ("fe80::1", "fe80::2")]
     load += [MovedRule(family, "02", 7, iif=iif) for family in (2, 10) for iif in ("eth0", "br0")]
     load += [MovedNeigh("eth0", "10.0.0.9", mac) for mac in ("02:00:00:00:00:09", "")]
+    tunnels: list[Obj] = [TUNNEL, *(Neigh("bvx0", ip, "02:00:00:00:00:05") for ip in ("10.9.0.2", "fd09::2"))]
+    for mac in ("02:00:00:00:00:05", "02:00:00:00:00:06"):
+        tunnels += [Fdb("bvx0", mac, "10.0.0.2"), Fdb.of_bridge("bvx0", mac)]
     files = [TextFile(path, "x") for path in ("/etc/a", "/etc/b")]
     return [
         BRIDGE,
@@ -96,6 +103,7 @@ def everything() -> list[Obj]:
         *skeletons[:3],
         *switches,
         *load,
+        *tunnels,
         *files,
     ]
 
@@ -162,7 +170,7 @@ def test_within_and_keys() -> None:
 
 def test_only_what_can_bear_a_mark_has_an_owner() -> None:
     marked = {type(obj) for obj in EVERYTHING if obj.owner is not None}
-    assert marked == {Bridge, Veth, NftTable, NftGuard, OvsBridge, OvsPort}
+    assert marked == {Bridge, Veth, Vxlan, NftTable, NftGuard, OvsBridge, OvsPort}
     assert all(obj.owner.startswith(MARK) for obj in EVERYTHING if obj.owner is not None)
     assert FOREIGN.owner == NftTable("inet", "berth", "").owner == ""
 
@@ -178,6 +186,8 @@ def test_only_what_can_bear_a_mark_has_an_owner() -> None:
         (HANDED, Shaped("bv1", 1000, 9000)),
         (BRIDGE, Addr(HOST, "brt0", "10.0.0.1/24")),
         (BRIDGE, Route(HOST, "10.0.0.0/8", "brt0")),
+        (TUNNEL, Fdb("bvx0", "02:00:00:00:00:05", "10.0.0.2")),
+        (TUNNEL, Neigh("bvx0", "10.9.0.2", "02:00:00:00:00:05")),
         (TABLE, NftElement("inet", "berth", "bridges", (("ifname", "brt0"),))),
         (NftTable("netdev", "berth_1", "x/1"), NftHook("berth_1", "eth0")),
     ],
@@ -211,6 +221,7 @@ def test_what_is_made_before_what() -> None:
     order: list[type[Noun]] = [
         Bridge,
         OvsBridge,
+        Vxlan,
         NftTable,
         Veth,
         NftGuard,
@@ -219,6 +230,8 @@ def test_what_is_made_before_what() -> None:
         TxChecksums,
         LinkUp,
         Port,
+        Fdb,
+        Neigh,
         Addr,
     ]
     order += [MovedNeigh, Route, MovedRule, NftPass, Zoned, OvsPort, TextFile]

@@ -124,6 +124,7 @@ class _Own:
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
+            ("GET", "/v1/hosts", self._hosts),
             ("POST", "/v1/ports", self._ports),
             ("GET", "/v1/leases", self._list_leases),
             ("POST", "/v1/reconcile", self._reconcile),
@@ -180,6 +181,9 @@ class _Own:
 
     async def _list_leases(self, _: Request, __: bytes) -> bytes:
         return _array([schema.dump_lease(record) for record in await self._worker.run(self._engine.leases)])
+
+    async def _hosts(self, _: Request, __: bytes) -> bytes:
+        return _array([schema.dump(host) for host in await self._worker.run(self._engine.hosts)])
 
     async def _ports(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Ports)

@@ -59,6 +59,7 @@ def _paths() -> Json:
                 [{**network, "required": True}, sandbox, dry_run],
             ),
         },
+        "/v1/hosts": {"get": _operation("The hosts that share the store.", _list("Host"))},
         "/v1/ports": {
             "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
@@ -91,6 +92,7 @@ def _results() -> Json:
             addresses=_TEXTS, ports=several, aliases=_TEXTS,
         ),
         "Lease": _object(lease={"type": "object"}, endpoint=text, pool=text, keep=flag, trouble=text),
+        "Host": _object(id=text, name=text, underlay=_TEXTS, public_key=text, since=text),
     }  # fmt: skip
 
 

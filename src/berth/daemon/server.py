@@ -22,6 +22,7 @@ from berth.daemon.leases import Leases
 from berth.daemon.look import Look, Sources
 from berth.daemon.metrics import Metrics
 from berth.daemon.names import Names
+from berth.daemon.overlay import Overlay
 from berth.daemon.page import Page
 from berth.daemon.server_parts import Server, configure
 from berth.daemon.tidy import Tidy
@@ -88,8 +89,9 @@ async def _serve(
     # An older unit of systemd's holds the daemon's own socket only.
     own = [] if len(given) > 1 else [leased] if given else [path, leased]
     listeners = [*given, *map(_listen, own)]
-    services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run(), member.run(engine, worker))
-    chores = (*services, _watched(worker), proxy.keep(wire.proxy_lock()))
+    services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run())
+    shared = (member.run(engine, worker), Overlay(engine, worker).run())
+    chores = (*services, *shared, _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listeners[0].getsockname())
     notify("READY=1")  # what comes in waits in the listener until the server is up

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from berth.drivers.bridge import BridgeDriver
 from berth.drivers.flat import FlatDriver, carries_lan
+from berth.drivers.overlay import OverlayDriver
 from berth.drivers.unplugged import HostDriver, NullDriver
 from berth.model import Host, NetworkSpec
 from berth.seams import Driver
 
+SPANNING = OverlayDriver()
 DRIVERS: dict[str, Driver] = {
     "bridge": BridgeDriver(),
     "flat": FlatDriver(),
+    SPANNING.name: SPANNING,
     "host": HostDriver(),
     "null": NullDriver(),
 }

@@ -40,7 +40,7 @@ def refuse_overlap_with_host(pools: Iterable[Pool], host: Host) -> None:
 
 def routed(host: Host) -> Iterator[tuple[Subnet, str]]:
     """What the host reaches: its routes other than default ones, and its addresses' networks."""
-    ours = {net.bridge for net in host.networks if net.driver == "bridge"}
+    ours = {net.bridge for net in host.networks if net.nat}
     for route in host.routes:
         if route.dst.prefixlen and route.dev not in ours and not route.dst.is_link_local:
             yield route.dst, route.dev

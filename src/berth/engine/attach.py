@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import leases, options
+from berth.engine import leases, options, peers
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
@@ -84,6 +84,7 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[E
             same = tx.endpoint(request.id) if request.id else None
         if same is not None:  # who asks chose the id: the same call once more
             return Outcome(same, Plan())
+        net = peers.made(parts, net, dry_run=dry_run)
         place = _hand_over(parts, request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
         held = vet(parts, net, request)
         try:
@@ -181,7 +182,7 @@ def _decide(
             raise Taken(f"{request.sandbox} has a Berth interface {ifname} already: choose another --ifname")
     if any(isinstance(obj, LinkUp) and obj.dev == ifname for obj in place.there) and net.bridge:
         raise Taken(f"{request.sandbox} has an interface {ifname} already, not of Berth's: choose another --ifname")
-    if request.ports and net.driver != "bridge":
+    if request.ports and not net.nat:
         raise Invalid(
             f"network {net.name} is {net.driver}: ports are published on NAT networks only;"
             " here the endpoint's own address has all its ports"
@@ -214,6 +215,8 @@ def _decide(
             options=request.options,
             learnt=learnt,
             aliases=request.aliases,
+            host=parts.store.host if net.scope == "global" else "",
+            vtep=net.local,
         ),
         tuple(warnings),
     )
@@ -359,7 +362,7 @@ def _matching(parts: Parts, tx: Tx, net: Network, text: str) -> list[Endpoint]:
     except NotFound:
         found = []
     if not found:
-        every = tx.endpoints(network=net.id)
+        every = [ep for ep in tx.endpoints(network=net.id) if peers.here(parts, net, ep)]
         gone = (f"/run/netns/{text}", f"/proc/{text.removeprefix('pid:')}/ns/net", text)
         found = [ep for ep in every if text in (ep.name, ep.id)] or [ep for ep in every if ep.sandbox.path in gone]
     if not found:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from berth.engine import attach, hosts, leases, networks, pools, ports, reconcile, vet
+from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
 from berth.engine.vetted import Vetted
 from berth.model import (
@@ -13,6 +13,7 @@ from berth.model import (
     Claim,
     Conflict,
     Endpoint,
+    HostRecord,
     Interface,
     Lease,
     LeaseRecord,
@@ -26,7 +27,7 @@ from berth.model import (
     PortRequest,
 )
 from berth.plan import Plan
-from berth.seams import Outcome, Watch
+from berth.seams import Outcome, Shared, Watch
 
 
 class Engine:
@@ -204,6 +205,28 @@ class Engine:
     def heal(self) -> Plan:
         """Make what is missing of the firewall; what was done."""
         return reconcile.heal(self._parts)
+
+    @property
+    def shared(self) -> Shared | None:
+        """The store, where other hosts see it too."""
+        return self._parts.shared
+
+    def hosts(self) -> Sequence[HostRecord]:
+        """The hosts that share the store; none where it is this host's alone."""
+        with self._parts.store.read() as tx:
+            return tx.hosts()
+
+    def moved(self) -> bool:
+        """Whether the other hosts have to be told anew where this one is reached."""
+        return peers.moved(self._parts)
+
+    def readdress(self) -> None:
+        """Record with this host's endpoints where it is reached now."""
+        peers.readdress(self._parts)
+
+    def settle(self, networks: frozenset[str] | None = None) -> Plan:
+        """Bring what is known of endpoints on other hosts in line; what was done."""
+        return peers.settle(self._parts, networks)
 
     def sweep(self) -> None:
         """Delete the cables that were taken out of service."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import product
 
 from berth import ipam, spec
 from berth.engine import pools
@@ -26,18 +27,25 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
             host = replace(parts.kernel.host(), networks=tuple(tx.networks()), held=_held_for_others(tx, asked))
         driver = parts.choose(asked, host)
         net = driver.complete(asked, host, asked.id or parts.identity(), parts.now())
+        if net.scope == "global" and not parts.store.host:
+            raise Invalid(
+                f"driver {net.driver} joins hosts that share a store, and nobody shares this one: start `berth daemon`"
+                " with BERTH_STORE=etcd://HOST:2379 on each, or leave --driver out"
+            )
         if net.allow:
             parts.kernel.must_guard()
         if asked.ipam is Ipam.POOL:
             with parts.store.read() as tx:
                 net = pools.adopt(tx, net)
-        want = driver.network(net)
+        want = parts.want_network(net)
         before = parts.kernel.read(scope_of(want))
         plan = diff(want, before)
         if dry_run:
             return Outcome(net, plan)
         intent = Intent(net.id, "create", before, want)
         with parts.store.write(durable=True) as tx:
+            if net.scope == "global":
+                _refuse_late(tx, net)
             tx.save_network(net)
             for pool in net.pools:
                 ipam.reserve(pool, tx.ledger(net.id, pool))
@@ -45,6 +53,18 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
         parts.carry_out(intent, plan)
         parts.vetted.lans = parts.vetted.lans or net.vets
         return Outcome(net, plan)
+
+
+def _refuse_late(tx: Tx, net: Network) -> None:
+    """Raise `Taken` for what another host has taken since this one looked: the lock keeps only its own host out."""
+    for other in tx.networks():
+        if other.name == net.name:
+            raise Taken(f"there is a network {net.name} already: choose another name, or `berth network rm` it")
+        if (other.vni, other.vxlan_port) == (net.vni, net.vxlan_port):
+            raise Taken(f"vni {net.vni} belongs to network {other.name}: leave it out, or choose another")
+        for mine, theirs in product(net.pools, other.pools):
+            if ipam.overlap(mine.subnet, theirs.subnet):
+                raise Taken(f"subnet {mine.subnet} overlaps {theirs.subnet} of network {other.name}: choose another")
 
 
 def _held_for_others(tx: Tx, asked: NetworkSpec) -> tuple[Subnet, ...]:

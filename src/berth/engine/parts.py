@@ -12,7 +12,7 @@ from berth.engine.reach import reach, scope_of
 from berth.engine.vetted import Vetted
 from berth.model import Endpoint, Network, Placement, Pool
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Lan, Shared, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Lan, Shared, Spanning, Store, Tx
 from berth.state import State
 
 
@@ -26,6 +26,7 @@ class Parts:
     lock: StateLock
     drivers: Mapping[str, Driver]
     choose: Choose
+    spanning: Spanning
     identity: Callable[[], str]  # a new id: 64 hexadecimal digits
     now: Callable[[], str]  # RFC 3339
     client_id: Callable[[str], bytes]  # by which a DHCP server knows somebody again
@@ -35,7 +36,11 @@ class Parts:
 
     def want_network(self, net: Network) -> State:
         """What should exist for a network."""
-        return self.drivers[net.driver].network(net)
+        return self.drivers[net.driver].network(self.placed(net))
+
+    def placed(self, net: Network) -> Network:
+        """A network as it is on this host: one over several hosts is found by an address of its own on each."""
+        return net if net.scope == "local" else self.spanning.placed(net, self.kernel.host())
 
     def want_endpoint(self, net: Network, ep: Endpoint) -> State:
         """What should exist for an endpoint."""

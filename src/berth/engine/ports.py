@@ -49,7 +49,7 @@ def _replace(
     dry_run: bool,
 ) -> Outcome[Endpoint]:
     """Give an endpoint these ports in place of those that it has."""
-    if wanted and net.driver != "bridge":
+    if wanted and not net.nat:
         raise Invalid(f"network {net.name} is {net.driver}: the endpoint's own address has all its ports")
     with parts.store.read() as tx:  # nobody else writes: the lock is held
         after = replace(ep, ports=(*kept, *choose(parts, tx, wanted, ep.id, kept)))

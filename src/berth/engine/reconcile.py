@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from berth.engine import peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError
@@ -21,13 +22,16 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
         _go_round_obstacles(parts)
         with parts.store.read() as tx:
             networks = {net.id: net for net in tx.networks()}
-            endpoints = tx.endpoints() if parts.kernel.enters() else [_from_outside(ep) for ep in tx.endpoints()]
+            endpoints = [ep for ep in tx.endpoints() if peers.here(parts, networks[ep.network], ep)]
+            others = peers.all_of(parts, tx, networks.values())
+        if not parts.kernel.enters():
+            endpoints = [_from_outside(ep) for ep in endpoints]
         cables = _cables(parts, endpoints)
         gone = [ep for ep in endpoints if not _alive(parts, ep, cables)]
         with parts.store.write() as tx:
             for ep in gone:
                 forget(tx, ep.id)
-        want: set[Obj] = set()
+        want: set[Obj] = others
         for net in networks.values():
             want |= parts.want_network(net)
         for ep in endpoints:
@@ -66,7 +70,7 @@ def heal(parts: Parts) -> Plan:
     with parts.changing():
         with parts.store.read() as tx:
             networks = {net.id: net for net in tx.networks()}
-            endpoints = tx.endpoints()
+            endpoints = [ep for ep in tx.endpoints() if peers.here(parts, networks[ep.network], ep)]
         states = [parts.want_network(net) for net in networks.values()]
         states += [parts.want_endpoint(networks[ep.network], ep) for ep in endpoints if _filtered(networks, ep)]
         want = {obj for state in states for obj in state if isinstance(obj, _FIREWALL)}
@@ -109,7 +113,9 @@ def _go_round_obstacles(parts: Parts) -> None:
 def abandoned(parts: Parts) -> frozenset[str]:
     """The handed-over endpoints, by id, whose cable is gone, or whose inner end nobody has come for."""
     with parts.store.read() as tx:
-        endpoints = [ep for ep in tx.endpoints() if ep.placement is Placement.HANDOVER]
+        endpoints = [
+            ep for ep in tx.endpoints() if ep.placement is Placement.HANDOVER and ep.host in ("", parts.store.host)
+        ]
     cables = _cables(parts, endpoints)
     return frozenset(ep.id for ep in endpoints if ep.link not in cables or cables[ep.link].ns == HOST)
 

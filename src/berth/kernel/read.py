@@ -20,6 +20,7 @@ from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
 from berth.model import Host, HostLink, HostRoute, Interface
+from berth.overlaid import Vxlan
 from berth.ovs import DATAPATH, KINDS
 from berth.rates import NftRate
 from berth.seams import Scope
@@ -63,6 +64,7 @@ def read(scope: Scope) -> State:
                     found |= set(_inside(nl, ns, keys))
         except (NotFound, Invalid):
             continue
+    found |= set(_whereabouts(scope, by_ns[HOST], found))
     found |= set(_shapes(by_ns[HOST]))
     found |= set(_carried(scope, by_ns[HOST]))
     found |= set(_files(by_ns[HOST]))
@@ -108,6 +110,10 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         outer_mtu, inner_mtu = link.mtu if link.up else 0, mtu if mtu != link.mtu else 0
         cable = Veth(link.name, master, outer_mtu, link.alias, ns, inner, mac, inner_mtu)
         return replace(cable, hairpin=link.hairpin, isolated=link.isolated)
+    if link.alias.startswith(MARK) and link.kind == "vxlan":
+        from berth.kernel import overlaid
+
+        return overlaid.read_vxlan(nl, link, label.get(link.master) or rtnl.name_of(link.master))
     kind = link.kind or "link"
     return Foreign(("link", HOST, link.name), f"a {kind} named {link.name}")
 
@@ -184,6 +190,19 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
             route = Route(ns, entry.dst, rtnl.name_of(entry.index), entry.via, entry.metric)
             if route.key in keys:
                 yield route if entry.index else Foreign(route.key, f"a route to {entry.dst} with several next hops")
+
+
+def _whereabouts(scope: Scope, keys: Iterable[Key], found: Iterable[Obj]) -> Iterator[Obj]:
+    """What tunnels know: all of it of the scope's, and with `marked` of all that were found; else what is asked for."""
+    every = {*scope.tunnels, *(obj.name for obj in found if scope.marked and isinstance(obj, Vxlan))}
+    asked = {key for key in keys if key[0] in ("fdb", "neigh")}
+    devs = every | {key[2] for key in asked}
+    if devs:
+        from berth.kernel import overlaid
+
+        for entry in overlaid.read_entries(Netlink.kept(ROUTE), devs):
+            if entry.dev in every or entry.key in asked:
+                yield entry
 
 
 def _shapes(keys: Iterable[Key]) -> Iterator[Obj]:

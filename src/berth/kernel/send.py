@@ -19,6 +19,7 @@ from berth.kernel import firewalld, guards, nft, offload, passes, rtnl, sysctl, 
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
+from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
 from berth.rates import NftRate, Shaped
@@ -145,6 +146,23 @@ def _send_load(ops: Sequence[Op]) -> None:
             moved.await_addresses(nl, devs)
     finally:
         _set(before)
+
+
+def _send_tunnels(ops: Sequence[Op]) -> None:
+    from berth.kernel import overlaid  # not loaded where there is no overlay
+
+    nl = Netlink.kept(ROUTE)
+    for op in ops:
+        if isinstance(op, Add):
+            _refuse_taken(nl, op)
+        _batch(nl, [(op, message) for message in _encode(overlaid.encode_vxlan, nl, op)])
+
+
+def _send_whereabouts(ops: Sequence[Op]) -> None:
+    from berth.kernel import overlaid
+
+    nl = Netlink.kept(ROUTE)
+    _batch(nl, [(op, message) for op in ops for message in _encode(overlaid.encode_entry, nl, op)])
 
 
 def _send_switches(ops: Sequence[Op]) -> None:
@@ -409,6 +427,8 @@ _LANES: Mapping[type[Obj], Callable[[Sequence[Op]], None]] = {
     Bridge: _send_bridges,  # before the cables, which are plugged into a bridge by its number
     Veth: _send_cables,
     **dict.fromkeys((LinkUp, Addr, Route), _send_links),
+    Vxlan: _send_tunnels,
+    **dict.fromkeys((Fdb, Neigh), _send_whereabouts),
     Shaped: _send_shapes,
     **dict.fromkeys((Port, MovedAddr, MovedNeigh, MovedRoute, MovedRule), _send_load),
     TextFile: _send_files,

@@ -197,7 +197,7 @@ def _program(engine: Engine, asked: m.OfEndpoint) -> Json:
     """Publish ports. On a LAN there is nothing to publish: the container's own address has all its ports."""
     wanted = m.port_requests(asked.options)
     net, ep = _known(engine, asked)
-    if net.driver == "bridge":
+    if net.nat:
         engine.publish(ep.id, wanted)
     return {}
 

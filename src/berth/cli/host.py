@@ -1,0 +1,31 @@
+"""`berth host`: the hosts that share a store."""
+
+from __future__ import annotations
+
+import click
+
+from berth.cli.output import engine, json_option, print_json, table
+
+
+@click.group()
+def host() -> None:
+    """List the hosts that share a store."""
+
+
+@host.command(name="ls")
+@json_option
+@click.pass_context
+def list_hosts(ctx: click.Context, as_json: bool) -> None:
+    """List the hosts that share the store; none where it is this host's alone."""
+    with engine(ctx) as api:
+        hosts = api.hosts()
+    if as_json:
+        print_json(
+            [
+                {"id": each.id, "name": each.name, "underlay": [str(ip) for ip in each.underlay], "since": each.since}
+                for each in hosts
+            ]
+        )
+        return
+    rows = [(each.id[:12], each.name, ", ".join(map(str, each.underlay)), each.since) for each in hosts]
+    table(("ID", "NAME", "UNDERLAY", "SINCE"), rows)

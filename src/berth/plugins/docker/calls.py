@@ -164,7 +164,7 @@ def _join(engine: Engine, chores: Chores, asked: m.Join) -> Json:
     net, ep = _known(engine, asked)
     options = dict(ep.options)
     prefix = options.get("iface_prefix") or net.ifname_prefix
-    answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, options)}
+    answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, ep)}
     chores.learn(net.id)
     if asked.sandbox_key:
         chores.announce(ep.id, asked.sandbox_key)
@@ -183,13 +183,17 @@ def _known(engine: Engine, asked: m.OfEndpoint) -> tuple[Network, Endpoint]:
 def _gateways(net: Network, ep: Endpoint) -> Json:
     found = {}
     for pool in () if net.internal else net.pools:
-        if pool.gateway is not None and any(address.version == pool.subnet.version for address in ep.addresses):
-            found["Gateway" if pool.subnet.version == 4 else "GatewayIPv6"] = str(pool.gateway)
+        version = pool.subnet.version
+        gateway = next((router for router in ep.learnt.routers if router.version == version), pool.gateway)
+        if gateway is not None and any(address.version == version for address in ep.addresses):
+            found["Gateway" if version == 4 else "GatewayIPv6"] = str(gateway)
     return found
 
 
-def _routes(net: Network, options: dict[str, str]) -> list[Json]:
-    routes = [*net.routes, *(static_routes(options["routes"]) if "routes" in options else ())]
+def _routes(net: Network, ep: Endpoint) -> list[Json]:
+    own = ep.option("routes")
+    leased = [route for route in ep.learnt.routes if not route.via.is_unspecified]
+    routes = [*net.routes, *leased, *(static_routes(own) if own else ())]
     return [{"Destination": str(route.subnet), "RouteType": 0, "NextHop": str(route.via)} for route in routes]
 
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from lab_ground import LAPTOP, NULL, Ground
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = pytest.mark.timeout(120)
 
 PHONE = (sys.executable, str(Path(__file__).with_name("lab_phone.py")))
 LAN = "network create --driver flat --ipv6 -o parent=br0 -o mdns=true lan"
-PATIENCE = 15
+PATIENCE = 30
 
 
 def until(true: Callable[[], bool]) -> None:

@@ -155,7 +155,7 @@ def test_run_has_the_resolver(ground: Ground, daemon: None) -> None:
 
 
 def test_damaged_queries_by_the_hundred_thousand(ground: Ground, daemon: None) -> None:
-    ground.berth("network create n")
+    ground.berth("network create --internal n")
     web = ground.container("n", "web")
     assert ground.lab.run("web", [*ASK, RESOLVER, "100000"], check=True, timeout=60)
     assert dig(ground, "web", "web") == dig(ground, "web", "+tcp", "web") == [web]

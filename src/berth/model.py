@@ -426,8 +426,6 @@ class Traffic:
 
     rx_bytes: int
     tx_bytes: int
-    rx_packets: int
-    tx_packets: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,6 @@ def read() -> dict[str, Traffic]:
         said = attrs(data, _IFINFO.size)
         counters = said.get(_STATS64, b"")
         if len(counters) >= _COUNTERS.size:
-            rx_packets, tx_packets, rx_bytes, tx_bytes = _COUNTERS.unpack_from(counters)
-            found[string(said[_IFNAME])] = Traffic(rx_bytes, tx_bytes, rx_packets, tx_packets)
+            _, _, rx_bytes, tx_bytes = _COUNTERS.unpack_from(counters)
+            found[string(said[_IFNAME])] = Traffic(rx_bytes, tx_bytes)
     return found

@@ -18,6 +18,7 @@ from berth.seams import Api, Kernel, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
+    from berth.doctor.facts import Facts
     from berth.engine.uplink import Uplinks
     from berth.model import Proxied
     from berth.store.uplinks import UplinkRecords
@@ -71,6 +72,17 @@ def engine(store: str | None = None, *, kernel: Kernel | None = None) -> Engine:
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
     )
     return Engine(parts)
+
+
+def examine(store: str | None = None) -> Facts:
+    """The facts that `berth doctor` rests on; always in this process. Raises what `engine` raises."""
+    from berth.kernel.symptoms import gather
+
+    examining = engine(store)
+    try:
+        return gather(examining.examine())
+    finally:
+        examining.close()
 
 
 def notices(*, steady: bool = True) -> Notices:

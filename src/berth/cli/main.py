@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "uplink": ("berth.cli.uplink:uplink", "Make a NIC of the host's a port of a bridge, and back."),
     "run": ("berth.cli.run:run", "Run a command in a fresh sandbox on a network."),
     "reconcile": ("berth.cli.reconcile:reconcile", "Put host and records in order after a crash or a reboot."),
+    "doctor": ("berth.cli.doctor:doctor", "Say what is wrong, why it matters, and what mends it."),
     "daemon": ("berth.cli.daemon:daemon", "Answer Docker and other berth commands on a Unix socket."),
     "proxy": ("berth.cli.proxy:proxy", "Carry what the firewall cannot take to a container, as from [::1]."),
     "install": ("berth.cli.install:install", "Write the files by which Docker and systemd find Berth."),

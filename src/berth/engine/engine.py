@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from berth.doctor.facts import Records
 from berth.engine import attach, networks, pools, ports, reconcile
 from berth.engine.parts import Parts
 from berth.model import (
@@ -116,6 +117,10 @@ class Engine:
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order; what was forgotten, and the plan that was carried out."""
         return reconcile.reconcile(self._parts)
+
+    def examine(self) -> Records:
+        """What is on record, and what `reconcile` would do. Changes nothing."""
+        return reconcile.examine(self._parts)
 
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""

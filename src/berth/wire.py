@@ -12,13 +12,14 @@ from berth.drivers import DRIVERS, choose
 from berth.engine.engine import Engine
 from berth.engine.lock import StateLock
 from berth.engine.parts import Parts
-from berth.errors import Invalid
+from berth.errors import Invalid, NotFound
 from berth.kernel.linux import LinuxKernel
 from berth.seams import Api, Kernel, Notices
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     from berth.doctor.facts import Facts
+    from berth.doctor.journey import Journey, Target
     from berth.engine.uplink import Uplinks
     from berth.model import Proxied
     from berth.store.uplinks import UplinkRecords
@@ -83,6 +84,22 @@ def examine(store: str | None = None) -> Facts:
         return gather(examining.examine())
     finally:
         examining.close()
+
+
+def trace(store: str | None, source: str, target: Target) -> Journey:
+    """What became of one probe from an endpoint, by name, id or sandbox. Raises `NotFound`, and what `follow` does."""
+    from berth.kernel.trace import follow
+
+    api = engine(store)
+    try:
+        ways = (source, f"/run/netns/{source}")
+        found = [ep for ep in api.endpoints() if ep.name == source or ep.id == source or ep.sandbox.path in ways]
+        if not found:
+            raise NotFound(f"no endpoint {source}: see `berth endpoint ls`")
+        leaving = [ep for ep in found if target.address.version in ep.default_route] or found
+        return follow(api.network(leaving[0].network), leaving[0], target)
+    finally:
+        api.close()
 
 
 def notices(*, steady: bool = True) -> Notices:

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("berth.cli.run:run", "Run a command in a fresh sandbox on a network."),
     "reconcile": ("berth.cli.reconcile:reconcile", "Put host and records in order after a crash or a reboot."),
     "doctor": ("berth.cli.doctor:doctor", "Say what is wrong, why it matters, and what mends it."),
+    "trace": ("berth.cli.trace:trace", "Follow one connection from a sandbox, and say who ends it."),
     "daemon": ("berth.cli.daemon:daemon", "Answer Docker and other berth commands on a Unix socket."),
     "proxy": ("berth.cli.proxy:proxy", "Carry what the firewall cannot take to a container, as from [::1]."),
     "install": ("berth.cli.install:install", "Write the files by which Docker and systemd find Berth."),

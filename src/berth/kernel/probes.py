@@ -111,16 +111,16 @@ def _solicitation(own: bytes, source: IPv6Address, wanted: IPv6Address) -> bytes
     own_mac = struct.pack(">BB6s", 1, 1, own)
     body = struct.pack(">BBHI16s", _SOLICITATION, 0, 0, 0, wanted.packed) + own_mac
     pseudo = source.packed + group + struct.pack(">II", len(body), _ICMPV6)
-    body = body[:2] + struct.pack(">H", _checksum(pseudo + body)) + body[4:]
+    body = body[:2] + struct.pack(">H", checksum(pseudo + body)) + body[4:]
     head = struct.pack(">IHBB16s16s", 6 << 28, len(body), _ICMPV6, 255, source.packed, group)
     return b"\x33\x33" + group[12:] + own + struct.pack(">H", _IPV6) + head + body
 
 
-def _checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+def checksum(data: bytes) -> int:
+    """Of an even number of bytes (RFC 1071)."""
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
-    return ~((total >> 16) + total) & 0xFFFF
+    return 0xFFFF - (((total >> 16) + total) & 0xFFFF)
 
 
 def _link_local(dev: str) -> IPv6Address | None:

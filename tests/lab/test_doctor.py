@@ -116,3 +116,74 @@ def test_a_sandbox_that_is_gone_is_an_orphan(both: Ground) -> None:
     assert "inner" in finding["message"]
     both.sh(finding["fix"])
     assert examined(both) == []
+
+
+def on_the_lan(ground: Ground, name: str) -> str:
+    """A container's IPv4 address."""
+    (found,) = [ep["addresses"][0] for ep in ground.told("endpoint ls") if ep["name"] == name]
+    return str(found).partition("/")[0]
+
+
+def test_two_routers_are_told_apart(both: Ground) -> None:
+    both.sh("ip address add 192.168.2.1/32 dev eth0; ip address add fd00:2::1/128 dev eth0 nodad", "laptop")
+    try:
+        found = examined(both)
+    finally:
+        both.sh("ip address del 192.168.2.1/32 dev eth0; ip address del fd00:2::1/128 dev eth0", "laptop")
+    assert [each["check"] for each in found] == ["duplicate-gateway"] * 2, found
+    assert all("02:00:00:00:02:50" in each["message"] for each in found)
+    assert examined(both) == []
+
+
+def test_an_address_that_somebody_else_has_too(both: Ground) -> None:
+    taken = on_the_lan(both, "outer")
+    both.sh(f"ip address add {taken}/32 dev eth0", "laptop")
+    try:
+        finding = only(both, "duplicate-address")
+        assert "02:00:00:00:02:50" in finding["message"]
+        both.sh(finding["fix"])
+        assert on_the_lan(both, "outer") != taken
+        assert examined(both) == []
+    finally:
+        both.sh(f"ip address del {taken}/32 dev eth0", "laptop")
+
+
+def test_a_mac_that_a_machine_of_the_lan_has_too(both: Ground) -> None:
+    both.sandbox("double")
+    both.attach("lan", "double", "--mac 02:00:00:00:02:01")
+    try:
+        assert "duplicate-mac" in {each["check"] for each in examined(both)}
+    finally:
+        both.berth("detach lan double")
+    assert examined(both) == []
+
+
+def test_a_nic_that_carries_less_than_is_sent(both: Ground) -> None:
+    both.sh("ip link set enp3s0 mtu 1300; ip link set br0 mtu 1300")
+    try:
+        assert "mtu-mismatch" in {each["check"] for each in examined(both)}
+        (finding,) = json.loads(both.tried("doctor --only mtu-mismatch --json").stdout)
+        both.sh(finding["fix"])
+        assert json.loads(both.tried("doctor --only mtu-mismatch --json").stdout) == []
+    finally:
+        both.sh("ip link set enp3s0 mtu 1500; ip link set br0 mtu 1500")
+
+
+def test_a_published_port_that_nobody_hears(both: Ground) -> None:
+    both.sh("berth port publish inner -p 8080:80 -p 8053:53/udp")
+    with both.serving("inner"):
+        finding = only(both, "port-nobody-listens")
+        assert "8053/udp" in finding["message"]
+        both.sh(finding["fix"])
+        assert examined(both) == []
+    both.sh(only(both, "port-nobody-listens")["fix"])
+    assert examined(both) == []
+
+
+def test_a_pool_without_room(both: Ground) -> None:
+    both.berth("network create --subnet 10.77.0.0/30 tiny")
+    both.container("tiny", "last")
+    finding = only(both, "pool-exhausted")
+    assert (finding["severity"], "0 of 1" in finding["message"]) == ("error", True), finding
+    both.berth("detach tiny last")
+    assert examined(both) == []

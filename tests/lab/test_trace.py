@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from lab_ground import INTERNET, LAPTOP, LAPTOP6, Ground
+from lab_ground import INTERNET, LAPTOP, LAPTOP6, NULL, Ground
 
 from berth.lab.session import Lab
 
@@ -80,14 +81,14 @@ FAULTS = {
     "rp-filter": Fault(
         "rp-filter",
         f"inner {INTERNET}:80",
-        f"sysctl -qw net.ipv4.conf.BRIDGE.rp_filter=1; ip route add INNER/32 dev br0",
-        f"ip route del INNER/32 dev br0; sysctl -qw net.ipv4.conf.BRIDGE.rp_filter=0",
+        "sysctl -qw net.ipv4.conf.BRIDGE.rp_filter=1; ip route add INNER/32 dev br0",
+        "ip route del INNER/32 dev br0; sysctl -qw net.ipv4.conf.BRIDGE.rp_filter=0",
         "reverse path filter",
     ),
     "wrong-bridge": Fault(
         "bridge",
         f"outer {LAPTOP}",
-        f"ip link set CABLE master BRIDGE",
+        "ip link set CABLE master BRIDGE",
         "ip link set CABLE master br0",
         "instead of br0",
     ),
@@ -150,3 +151,21 @@ def test_the_culprit_is_named(host: Ground, name: str) -> None:
 def test_bad_input_is_refused(host: Ground) -> None:
     assert "endpoint ls" in host.refused(f"trace nobody {LAPTOP}")
     assert "ADDRESS" in host.refused("trace inner nowhere:http")
+
+
+def test_nothing_is_left_when_it_is_killed(host: Ground) -> None:
+    """The probe to an address that nobody has takes seconds; meanwhile its end comes."""
+    with host.lab.popen("host", ["berth", "trace", "outer", "192.168.2.60"], stdin=NULL, stdout=NULL) as running:
+        until(lambda: "berth_trace" in host.sh("nft list tables"))
+        running.kill()
+        running.wait(timeout=10)
+    until(lambda: "berth_trace" not in host.sh("nft list tables"))
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Wait for something to be so."""
+    for _ in range(200):
+        if done():
+            return
+        time.sleep(0.05)
+    pytest.fail("it never came to be")

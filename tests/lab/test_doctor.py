@@ -110,10 +110,11 @@ def test_fix_mends_what_is_berths(both: Ground) -> None:
 
 
 def test_a_sandbox_that_is_gone_is_an_orphan(both: Ground) -> None:
-    both.sh("ip netns delete inner")
-    both.forget("inner")
+    both.container("back", "brief")
+    both.sh("ip netns delete brief")
+    both.forget("brief")
     finding = only(both, "orphans")
-    assert "inner" in finding["message"]
+    assert "brief" in finding["message"]
     both.sh(finding["fix"])
     assert examined(both) == []
 

@@ -407,6 +407,8 @@ class HostLink:
     addresses: tuple[Interface, ...] = ()
     mac: str = ""
     userspace: bool = False  # of a bridge of kind "ovs": ovs-vswitchd itself passes its frames on
+    carrier: bool = True
+    stp: bool = False  # of a bridge: its new ports wait before they forward
 
 
 @dataclass(frozen=True, slots=True)

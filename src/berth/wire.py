@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from berth.client import Client
+    from berth.doctor.facts import Facts
+    from berth.doctor.journey import Journey, Target
     from berth.engine.uplink import Uplinks
     from berth.events import Tell
     from berth.lan.discover import Found
@@ -142,6 +144,33 @@ def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str],
         return held.get(address)
 
     return Clients(changed, lost, holder)
+
+
+def examine(store: str | None = None) -> Facts:
+    """The facts that `berth doctor` rests on; always in this process. Raises what `engine` raises."""
+    from berth.kernel.symptoms import gather
+
+    examining = engine(store)
+    try:
+        return gather(examining.examine())
+    finally:
+        examining.close()
+
+
+def trace(store: str | None, source: str, target: Target) -> Journey:
+    """What became of one probe from an endpoint, by name, id or sandbox. Raises `NotFound`, and what `follow` does."""
+    from berth.kernel.trace import follow
+
+    api = engine(store)
+    try:
+        ways = (source, f"/run/netns/{source}")
+        found = [ep for ep in api.endpoints() if ep.name == source or ep.id == source or ep.sandbox.path in ways]
+        if not found:
+            raise NotFound(f"no endpoint {source}: see `berth endpoint ls`")
+        leaving = [ep for ep in found if target.address.version in ep.default_route] or found
+        return follow(api.network(leaving[0].network), leaving[0], target)
+    finally:
+        api.close()
 
 
 def notices(*, steady: bool = True) -> Notices:

@@ -29,6 +29,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "map": ("berth.cli.map:show_map", "Show the whole network as a tree or a picture."),
     "web": ("berth.cli.web:web", "Open the daemon's page, and print the link to it."),
     "events": ("berth.cli.events:events", "Follow what the daemon does."),
+    "doctor": ("berth.cli.doctor:doctor", "Say what is wrong, why it matters, and what mends it."),
+    "trace": ("berth.cli.trace:trace", "Follow one connection from a sandbox, and say who ends it."),
     "daemon": ("berth.cli.daemon:daemon", "Answer Docker and other berth commands on a Unix socket."),
     "proxy": ("berth.cli.proxy:proxy", "Carry what the firewall cannot take to a container, as from [::1]."),
     "install": ("berth.cli.install:install", "Write the files by which Docker and systemd find Berth."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from berth.doctor.facts import Records
 from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
 from berth.engine.vetted import Vetted
@@ -193,6 +194,10 @@ class Engine:
     def expire(self) -> tuple[str, ...]:
         """Free the addresses of hosts that are gone for long; the ids of their endpoints."""
         return hosts.expire(self._parts)
+
+    def examine(self) -> Records:
+        """What is on record, and what `reconcile` would do. Changes nothing."""
+        return reconcile.examine(self._parts)
 
     def free(self) -> bool:
         """Whether a verb would not have to wait for another process."""

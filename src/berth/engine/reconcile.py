@@ -5,42 +5,64 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from berth.doctor.facts import Records
 from berth.engine import peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
-from berth.errors import BerthError
+from berth.errors import BerthError, Taken
 from berth.model import Endpoint, Network, Placement
-from berth.plan import Plan
+from berth.plan import Plan, diff
 from berth.rates import NftRate
 from berth.seams import Outcome, Scope
-from berth.state import HOST, NftElement, NftGuard, NftHook, NftPass, NftTable, Obj, Veth, Zoned, keys
+from berth.state import HOST, NftElement, NftGuard, NftHook, NftPass, NftTable, Obj, State, Veth, Zoned, keys
 
 
 def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
     """Finish or take back what was under way, forget what is gone, make what is missing, remove what is not wanted."""
     with parts.changing():
         _go_round_obstacles(parts)
-        with parts.store.read() as tx:
-            networks = {net.id: net for net in tx.networks()}
-            endpoints = [ep for ep in tx.endpoints() if peers.here(parts, networks[ep.network], ep)]
-            others = peers.all_of(parts, tx, networks.values())
-        if not parts.kernel.enters():
-            endpoints = [_from_outside(ep) for ep in endpoints]
-        cables = _cables(parts, endpoints)
-        gone = [ep for ep in endpoints if not _alive(parts, ep, cables)]
+        gone, want, scope = _due(parts)
         with parts.store.write() as tx:
             for ep in gone:
                 forget(tx, ep.id)
-        want: set[Obj] = others
-        for net in networks.values():
-            want |= parts.want_network(net)
-        for ep in endpoints:
-            if ep not in gone:
-                want |= parts.want_endpoint(networks[ep.network], ep)
-        namespaces = frozenset(obj.ns for obj in want if isinstance(obj, Veth))
-        plan = reach(parts.kernel, frozenset(want), Scope(keys(want), marked=True, namespaces=namespaces))
+        plan = reach(parts.kernel, want, scope)
         parts.kernel.sweep()
     return Outcome(tuple(f"endpoint {ep.name}: {_why(ep)} is gone" for ep in gone), plan)
+
+
+def examine(parts: Parts) -> Records:
+    """What is on record, and what `reconcile` would do to host and records. Changes nothing."""
+    with parts.lock.held():
+        with parts.store.read() as tx:
+            networks, endpoints, left = tx.networks(), tx.endpoints(), len(tx.intents())
+        gone, want, scope = _due(parts)
+        plan, refusal = Plan(), ""
+        try:
+            plan = diff(want, parts.kernel.read(scope))
+        except Taken as error:
+            refusal = str(error)
+    return Records(tuple(networks), tuple(endpoints), tuple(gone), plan, refusal, left)
+
+
+def _due(parts: Parts) -> tuple[list[Endpoint], State, Scope]:
+    """The endpoints whose sandbox is gone, what should exist for all others, and where to look for it."""
+    with parts.store.read() as tx:
+        networks = {net.id: net for net in tx.networks()}
+        endpoints = [ep for ep in tx.endpoints() if peers.here(parts, networks[ep.network], ep)]
+        others = peers.all_of(parts, tx, networks.values())
+    if not parts.kernel.enters():
+        endpoints = [_from_outside(ep) for ep in endpoints]
+    cables = _cables(parts, endpoints)
+    gone = [ep for ep in endpoints if not _alive(parts, ep, cables)]
+    lost = {ep.id for ep in gone}
+    want: set[Obj] = others
+    for net in networks.values():
+        want |= parts.want_network(net)
+    for ep in endpoints:
+        if ep.id not in lost:
+            want |= parts.want_endpoint(networks[ep.network], ep)
+    namespaces = frozenset(obj.ns for obj in want if isinstance(obj, Veth))
+    return gone, frozenset(want), Scope(keys(want), marked=True, namespaces=namespaces)
 
 
 def _from_outside(ep: Endpoint) -> Endpoint:

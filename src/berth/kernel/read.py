@@ -322,6 +322,8 @@ def host() -> Host:
                     alias=link.alias,
                     addresses=tuple(held[link.index]),
                     mac=link.mac,
+                    carrier=link.carrier,
+                    stp=link.stp,
                 )
                 for link in every
                 if link.group != rtnl.RETIRED

@@ -1,0 +1,73 @@
+"""What checks rest on, gathered once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from berth.model import Address, Endpoint, Host, HostLink, Network, PortMapping
+from berth.plan import Plan
+from berth.state import MARK
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What is on record, and what `berth reconcile` would do."""
+
+    networks: tuple[Network, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    gone: tuple[Endpoint, ...] = ()  # whose sandbox is no more
+    plan: Plan = field(default_factory=Plan)
+    refusal: str = ""  # why reconcile would do nothing
+    interrupted: int = 0  # changes that a dead process has left half done
+
+    @property
+    def flat(self) -> Iterator[Network]:
+        """The networks that are a LAN, on a bridge of the kernel's."""
+        return (net for net in self.networks if net.driver == "flat" and net.switch == "bridge")
+
+    def of(self, net: Network) -> Iterator[Endpoint]:
+        """The endpoints of a network that are there."""
+        gone = {ep.id for ep in self.gone}
+        return (ep for ep in self.endpoints if ep.network == net.id and ep.id not in gone)
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignChain:
+    """A FORWARD chain of another program's that drops by policy, and the links that it lets through by name."""
+
+    family: str
+    table: str
+    name: str
+    lets: frozenset[str] = frozenset()  # names that its accepting rules have
+
+
+@dataclass(frozen=True, slots=True)
+class Unreached:
+    """A next hop that does not answer an endpoint, and as far as its question came."""
+
+    endpoint: Endpoint
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """A host at one moment."""
+
+    records: Records
+    host: Host
+    #: Who answers on a bridge for an address, this host aside, by MAC.
+    answers: Mapping[tuple[str, Address], frozenset[str]] = field(default_factory=dict)
+    strict: frozenset[str] = frozenset()  # links that drop what would not go back by them (rp_filter 1)
+    unheard: tuple[tuple[Endpoint, PortMapping], ...] = ()  # published ports that nobody waits on
+    foreign: tuple[ForeignChain, ...] = ()
+    unreached: tuple[Unreached, ...] = ()
+
+    def uplinks(self, net: Network) -> tuple[HostLink, ...]:
+        """The ports of a LAN's bridge that are not cables of containers."""
+        return tuple(link for link in self.host.ports(net.bridge) if not is_cable(link))
+
+
+def is_cable(link: HostLink) -> bool:
+    """Whether a link is the outer end of one of Berth's cables."""
+    return link.kind == "veth" and link.alias.startswith(MARK)

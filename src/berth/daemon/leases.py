@@ -57,7 +57,9 @@ class Leases:
 
     async def run(self) -> None:
         """Go on with what is on record, then see now and again which leases have become nobody's."""
-        for record in await self._attempt(self._worker.run(self._engine.leases)) or ():
+        while (records := await self._attempt(self._worker.run(self._engine.leases))) is None:
+            await asyncio.sleep(_ROUND)
+        for record in records:
             self._remember(record)
             self._held.add(record.lease.request.key)
             try:

@@ -104,6 +104,18 @@ def test_an_address_is_given_once(store: Store, scope: str) -> None:
     assert names(store, net) == {"a"}
 
 
+def test_a_pool_larger_than_any_list(store: Store, scope: str) -> None:
+    net = make(store, network(scope=scope, subnet="fd00:9::/64"))
+    one, two = attach(store, net, "a"), attach(store, net, "b")
+    far = attach(store, net, "c", ip_address("fd00:9::ffff:0:0:1"))
+    detach(store, one.id)
+    with store.read() as tx:
+        ledger = tx.ledger(net.id, net.pools[0])
+        there = [ledger.covering(int(ep.addresses[0].ip)) is not None for ep in (one, two, far)]
+    assert there == [False, True, True]
+    assert attach(store, net, "d").addresses[0].ip == two.addresses[0].ip + 1
+
+
 def test_intents_and_hosts(store: Store) -> None:
     with store.write() as tx:
         tx.open(Intent("one", "attach"))

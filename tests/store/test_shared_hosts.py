@@ -159,12 +159,17 @@ def test_many_endpoints_come_back_in_pieces(etcd: Cluster, host: MakeHost) -> No
     net = make(a, network())
     for number in range(30):
         attach(a, net, f"n{number}")
-    die(a)
+    with b.write() as tx:
+        tx.drop_host("a")
+    assert names(b, net) == set() and [record.id for record in _hosts(b)] == ["b"]
     b.expire()
     until(lambda: len(b.expire()) == 30)
     assert taken(b, net) == set()
     assert a.register(HostRecord("a", "a")) == ()
     assert len(taken(b, net)) == len(names(b, net)) == 30
+    theirs = of_all(b)[0]
+    with pytest.raises(Refused, match="is on host a"), b.write() as tx:
+        tx.save_endpoint(theirs)
 
 
 def _hosts(store: Store) -> list[HostRecord]:

@@ -178,6 +178,9 @@ class SharedTx(SqliteTx):
         if not self._is_global(ep.network):
             super().save_endpoint(ep)
             return
+        if ep.host not in ("", self._host):
+            raise Refused(f"endpoint {ep.name} is on host {ep.host}: change it there")
+        self.etcd.ask(_name(ep), *(_held(ep, interface.ip) for interface in ep.addresses))
         net = self.etcd.get(f"seen/network/{ep.network}")
         if net is None:
             raise NotFound("the network was removed by another host just now")
@@ -228,7 +231,7 @@ class SharedTx(SqliteTx):
 
     def withdraw(self, ep: Endpoint) -> None:
         """Take an endpoint and its claims on addresses from what the others see."""
-        self.etcd.begin()
+        self.etcd.ask(_name(ep), *(_held(ep, interface.ip) for interface in ep.addresses))
         self.etcd.delete(f"seen/endpoint/{ep.network}/{ep.id}")
         self._drop_name(ep)
         for interface in ep.addresses:
@@ -299,13 +302,14 @@ class SharedTx(SqliteTx):
                 self.etcd.delete(f"{mark}/{host.id}")
 
     def drop_host(self, identity: str) -> None:
-        """Forget that a host is there; its endpoints go as if its lease had run out. Raises `Away`."""
-        self.etcd.delete(f"seen/host/{identity}")
-        for key, value in self.etcd.range("seen/endpoint/").items():
-            ep = schema.load_endpoint(value.data)
-            if ep.host == identity:
-                self.etcd.delete(key)
-                self._drop_name(ep)
+        """End a host's lease, at once: it and its endpoints go as if it had run out. Raises `Away`.
+
+        A host that lives after all registers again.
+        """
+        host = self.etcd.get(f"seen/host/{identity}")
+        if host is not None:
+            self.etcd.space.gateway.call("/v3/lease/revoke", {"ID": str(host.lease)})
+            self.etcd.delete(f"seen/host/{identity}")
 
 
 class SharedLedger:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import re
 import subprocess
@@ -42,7 +43,7 @@ class Daemons(Hosts):
         where = f"http://{ETCD}"
         options = ("--listen-client-urls", where, "--advertise-client-urls", where)
         self._start("etcd", ["etcd", "--data-dir", str(self._directory / "etcd"), *options], {})
-        until(lambda: b"true" in _asked(f"{where}/health"), "etcd does not answer")
+        until(_healthy, "etcd does not answer")
 
     def start(self, name: str) -> None:
         """A host's daemon."""
@@ -92,8 +93,17 @@ class Daemons(Hosts):
         return (self._directory / f"{name}.log").read_text()
 
 
-def _asked(url: str) -> bytes:
-    return subprocess.run(["curl", "-s", "-m2", url], capture_output=True, check=False).stdout
+def _healthy() -> bool:
+    """Whether etcd answers, and takes writes."""
+    host, _, port = ETCD.partition(":")
+    asked = http.client.HTTPConnection(host, int(port), timeout=2)
+    try:
+        asked.request("GET", "/health")
+        return b"true" in asked.getresponse().read()
+    except OSError:
+        return False
+    finally:
+        asked.close()
 
 
 @pytest.fixture

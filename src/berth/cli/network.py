@@ -39,7 +39,7 @@ Options for -o, by these names or Docker's long ones:
 
 @network.command(help=CREATE_HELP)
 @click.argument("name")
-@click.option("--driver", "-d", default="bridge", show_default=True, help="bridge, flat, host or null.")
+@click.option("--driver", "-d", default="bridge", show_default=True, help="bridge, flat, overlay, host or null.")
 @click.option("--subnet", "subnets", multiple=True, metavar="CIDR", help="A subnet; one or more.")
 @click.option("--ip-range", "ip_ranges", multiple=True, metavar="CIDR", help="Give addresses only from this part.")
 @click.option("--gateway", "gateways", multiple=True, metavar="IP", help="The containers' router.")

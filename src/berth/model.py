@@ -407,7 +407,7 @@ class HostLink:
     addresses: tuple[Interface, ...] = ()
     mac: str = ""
     userspace: bool = False  # of a bridge of kind "ovs": ovs-vswitchd itself passes its frames on
-    carrier: bool = True
+    carrier: bool = True  # it is up, and so is the other end
     stp: bool = False  # of a bridge: its new ports wait before they forward
 
 

@@ -21,7 +21,8 @@ def test_the_routers_address_on_the_bridge(fresh_lab: Lab, engine_kind: str) -> 
         harbour.docker("network", "create", *THEIRS, "br0")
         assert f"inet {ROUTER}/24" in harbour.sh("ip -4 -o address show br0")
         done = fresh_lab.run("host", ["berth", "doctor", "--json"])
-        (finding,) = [each for each in json.loads(done.stdout) if each["check"] == "gateway-address-on-bridge"]
+        found = json.loads(done.stdout)
+        (finding,) = [each for each in found if each["check"] == "gateway-address-on-bridge"]
         assert (done.returncode, ROUTER in finding["message"], "br0" in finding["message"]) == (1, True, True)
         harbour.sh(finding["fix"])
         done = fresh_lab.run("host", ["berth", "doctor", "--json"])

@@ -146,6 +146,8 @@ def links_by_ip(ns: str) -> dict[str, rtnl.Link]:
             fresh=not (bridge.get("stp_state") or bridge.get("forward_delay")),
             hairpin=bool(entry.get("linkinfo", {}).get("info_slave_data", {}).get("hairpin")),
             address_mode=["eui64", "none", "stable_secret", "random"].index(entry["inet6_addr_gen_mode"]),
+            carrier="LOWER_UP" in entry["flags"],
+            stp=bool(bridge.get("stp_state")),
         )
     return found
 
@@ -248,6 +250,8 @@ def test_the_host_as_a_whole(full: Host) -> None:
             alias=expected.alias,
             addresses=link.addresses,
             mac=expected.mac,
+            carrier=link.carrier,  # the kernel is late in telling of one that has just come
+            stp=expected.stp,
         )
         assert {(link.name, address) for address in link.addresses} == {
             (dev, ip_interface(text)) for dev, text in held if dev == link.name
@@ -294,7 +298,7 @@ def test_pyroute2_agrees(full: Host) -> None:
     done = subprocess.run([sys.executable, "-c", _PYROUTE2], capture_output=True, text=True, check=True)
     links, addresses = json.loads(done.stdout)
     with Netlink(ROUTE) as nl:
-        own = [[getattr(link, field.name) for field in fields(link)][:-4] for link in rtnl.links(nl)]
+        own = [[getattr(link, field.name) for field in fields(link)][:-6] for link in rtnl.links(nl)]
         held = [[index, str(address.ip), address.network.prefixlen] for index, address in rtnl.addresses(nl)]
     assert sorted(own) == sorted(links)
     assert {tuple(a) for a in held} == {(index, str(ip_address(text)), length) for index, text, length in addresses}

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from berth.model import Address, Endpoint, Host, HostLink, Network, PortMapping
 from berth.plan import Plan
-from berth.state import MARK
+from berth.state import MARK, ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +71,8 @@ class Facts:
 def is_cable(link: HostLink) -> bool:
     """Whether a link is the outer end of one of Berth's cables."""
     return link.kind == "veth" and link.alias.startswith(MARK)
+
+
+def own_bridges(host: Host) -> tuple[HostLink, ...]:
+    """The bridges that others than Berth have made, and that are up."""
+    return tuple(link for link in host.links if link.kind == "bridge" and link.up and not ours(link.alias))

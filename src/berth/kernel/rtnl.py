@@ -29,9 +29,10 @@ GETNSID = 90
 RETIRED = 0x42455254
 
 _UP = 0x1
+_LOWER_UP = 0x10000  # IFF_LOWER_UP
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
-_IFLA_PROMISCUITY, _IFLA_CARRIER = 30, 33
+_IFLA_PROMISCUITY = 30
 _INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33  # the first is that of a hairpin
@@ -301,8 +302,8 @@ class Link:
     hairpin: bool  # a port of a bridge that sends back what came in by it
     address_mode: int  # how it makes its IPv6 link-local address (IN6_ADDR_GEN_MODE_*)
     isolated: bool  # as a port of a bridge
-    carrier: bool = True
-    stp: bool = False  # a bridge whose new ports wait before they forward
+    carrier: bool  # up, and so is the other end
+    stp: bool  # a bridge whose new ports wait before they forward
 
 
 def _decode_link(data: bytes) -> Link | None:
@@ -333,7 +334,7 @@ def _decode_link(data: bytes) -> Link | None:
         )[0],
         isolated=port.get(_BRPORT_ISOLATED, b"\0") != b"\0",
         fresh=not (number(detail.get(_BR_STP_STATE, b"")) or number(detail.get(_BR_FORWARD_DELAY, b""))),
-        carrier=found.get(_IFLA_CARRIER, b"\1") != b"\0",
+        carrier=bool(flags & _LOWER_UP),
         stp=bool(number(detail.get(_BR_STP_STATE, b""))),
     )
 

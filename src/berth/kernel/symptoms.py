@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from berth.doctor.facts import Facts, ForeignChain, Records, Unreached, is_cable
+from berth.doctor.facts import Facts, ForeignChain, Records, Unreached, is_cable, own_bridges
 from berth.errors import BerthError
 from berth.kernel import listeners, nft, nft_text, probes, read, sysctl
 from berth.kernel.netlink import NETFILTER, Netlink
 from berth.kernel.netns import inside
-from berth.model import Address, Endpoint, Host, Network, Placement, PortMapping
+from berth.model import Address, Endpoint, Host, Placement, PortMapping
 
 _PATIENCE = 1.2  # seconds that a next hop has to answer
 _AT_ONCE = 16
@@ -27,11 +27,12 @@ _ACCEPTING = re.compile(r'[io]ifname \{?\s*"?([^" }]+)"? .*\baccept\b')
 
 def gather(records: Records) -> Facts:
     """The facts that every check rests on. Raises what `read.host` raises."""
+    host = read.host()
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        asked = [(net.bridge, pool.submit(probes.who_has, net.bridge, _asked(records, net))) for net in records.flat]
+        questions = _questions(records, host).items()
+        asked = [(bridge, pool.submit(probes.who_has, bridge, wanted)) for bridge, wanted in questions]
         hops = [(ep, hop, pool.submit(_answers, ep, hop)) for ep, hop in _next_hops(records)]
         heard = [(ep, pool.submit(_unheard, ep)) for ep in _publishing(records)]
-        host = read.host()
         facts = Facts(records, host, strict=_strict(host), foreign=tuple(_foreign(records)))
         answers = {(bridge, ip): macs for bridge, told in asked for ip, macs in told.result().items()}
         unreached = tuple(Unreached(ep, hop) for ep, hop, answered in hops if not answered.result())
@@ -39,10 +40,14 @@ def gather(records: Records) -> Facts:
     return replace(facts, answers=answers, unreached=unreached, unheard=unheard)
 
 
-def _asked(records: Records, net: Network) -> tuple[Address, ...]:
-    """Whose addresses are asked for on a LAN: the routers', and those of containers."""
-    routers = (pool.gateway for pool in net.pools if pool.gateway is not None)
-    return (*routers, *(held.ip for ep in records.of(net) for held in ep.addresses))
+def _questions(records: Records, host: Host) -> dict[str, tuple[Address, ...]]:
+    """Whose addresses are asked for, by bridge: the LANs' routers, those of containers, and the host's own."""
+    asked = {link.name: [held.ip for held in link.addresses if not held.is_link_local] for link in own_bridges(host)}
+    for net in records.flat:
+        wanted = asked.setdefault(net.bridge, [])
+        wanted += [pool.gateway for pool in net.pools if pool.gateway is not None]
+        wanted += [held.ip for ep in records.of(net) for held in ep.addresses]
+    return {bridge: tuple(dict.fromkeys(wanted)) for bridge, wanted in asked.items() if wanted}
 
 
 def _next_hops(records: Records) -> Iterator[tuple[Endpoint, Address]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from berth.doctor.facts import Facts
 from berth.doctor.report import Finding, Severity
-from berth.model import Address, Network, Pool
+from berth.model import Address, HostLink, Network, Pool
 from berth.state import ours
 
 _NEARLY = 20  # a pool is nearly exhausted when less than one part in so many is free
@@ -19,14 +19,25 @@ def gateway_address_on_bridge(facts: Facts) -> Iterator[Finding]:
     routers |= {pool.gateway for net in facts.records.flat for pool in net.pools if pool.gateway is not None}
     for link in facts.host.links:
         for held in link.addresses:
-            if held.ip in routers and not ours(link.alias):
-                yield Finding(
-                    "gateway-address-on-bridge",
-                    Severity.ERROR,
-                    f"{link.name} has {held.ip}, which is the router's address",
-                    "this host answers in the router's place: it and the LAN lose the internet",
-                    f"ip address delete {held} dev {link.name}",
-                )
+            leads_out = _leads_out(facts, link, held.version)
+            others = [] if leads_out else sorted(facts.answers.get((link.name, held.ip), ()))
+            if ours(link.alias) or not (held.ip in routers or others):
+                continue
+            whose = "which is the router's address" if held.ip in routers else f"for which {others[0]} answers as well"
+            yield Finding(
+                "gateway-address-on-bridge",
+                Severity.ERROR,
+                f"{link.name} has {held.ip}, {whose}",
+                "this host answers in the router's place: it and the LAN lose the internet. Docker's own bridge driver"
+                " does that, and takes the host's own address and default route away: put those back afterwards",
+                f"ip address delete {held} dev {link.name}",
+            )
+
+
+def _leads_out(facts: Facts, link: HostLink, version: int) -> bool:
+    """Whether a default route leads through a link: then its addresses are the host's own."""
+    defaults = (route for route in facts.host.routes if not route.dst.prefixlen and route.dst.version == version)
+    return any(route.dev == link.name for route in defaults)
 
 
 def duplicate_gateway(facts: Facts) -> Iterator[Finding]:

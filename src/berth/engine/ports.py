@@ -138,6 +138,7 @@ def _why_taken(parts: Parts, tx: Tx, mapping: PortMapping, *, twice: bool) -> st
         return f"{port} is published twice: leave one out"
     owner = tx.port_owner(mapping)
     if owner is None:
-        return f"{port} is in use by {parts.kernel.listener(mapping)}: choose another, or end that first"
+        who = parts.kernel.listener(mapping) or "a process that has just ended"
+        return f"{port} is in use by {who}: choose another, or end that first"
     ep = tx.endpoint(owner)
     return f"{port} is published by endpoint {ep.name if ep is not None else owner[:12]} already: choose another"

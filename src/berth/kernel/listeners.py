@@ -29,7 +29,7 @@ class _Listener:
 @dataclass(frozen=True, slots=True)
 class _Owner:
     words: str
-    proxy: bool = False
+    proxy: bool
 
 
 def listener(wanted: PortMapping) -> str | None:
@@ -39,10 +39,16 @@ def listener(wanted: PortMapping) -> str | None:
     """
     if wanted.proto not in _KINDS or _can_be_bound(wanted):
         return None
-    found = (each for each in _listeners(wanted) if _meets(wanted.host_ip, each.address))
-    owners = (_process(each.inode) for each in found)
-    # Berth's own proxy waits where it was told to, and is late by a moment in hearing that it no longer has to.
-    return next((owner.words for owner in owners if not owner.proxy), None)
+    for each in _listeners(wanted):
+        if not _meets(wanted.host_ip, each.address):
+            continue
+        owner = _process(each.inode)
+        if owner is None and each not in _listeners(wanted):
+            continue  # closed while its owner was looked for
+        # Berth's own proxy waits where it was told to, and is late by a moment in hearing that it no longer has to.
+        if owner is None or not owner.proxy:
+            return "another process" if owner is None else owner.words
+    return None
 
 
 def listening(proto: str) -> frozenset[int]:
@@ -104,15 +110,15 @@ def _meets(wanted: Address | None, there: Address) -> bool:
     return wanted == there
 
 
-def _process(inode: str) -> _Owner:
-    """The process that has a socket."""
+def _process(inode: str) -> _Owner | None:
+    """The process that has a socket; None where none can be found."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # it has ended, or is not ours to look into
             if f"socket:[{inode}]" in _open_files(process):
                 comm = (process / "comm").read_text().strip()
                 ours = comm == proxy.NAME and process.stat().st_uid == os.geteuid()
                 return _Owner(f"{comm} (pid {process.name})", ours)
-    return _Owner("another process")
+    return None
 
 
 def _open_files(process: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from ipaddress import ip_interface
 from itertools import islice
 
 from berth import ipam
+from berth.engine import leases
 from berth.engine.parts import Parts, lent
 from berth.errors import Taken
 from berth.model import Address, AttachRequest, Claim, Conflict, Endpoint, Ipam, Network, Placement, Pool
@@ -36,7 +37,7 @@ def vet(parts: Parts, net: Network, request: AttachRequest) -> frozenset[Address
     with parts.store.read() as tx:
         named = [address for address in request.addresses if _to_ask(tx, net, address, request.placement)]
     mine = _mine(net, request, named)
-    versions = {address.version for address in request.addresses}
+    versions = {address.version for address in request.addresses} | {*leases.versions(net, request)}  # asked before
     pools = [pool for pool in net.pools if pool.subnet.version not in versions]
     if request.placement is Placement.HANDOVER:
         pools = []  # Docker names what it wants

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
 from functools import partial
 
+from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError
@@ -44,9 +44,9 @@ class Conflicts:
             while True:
                 if self._engine.vetted.used or time.monotonic() - looked >= _ROUND:
                     looked = time.monotonic()
-                    await self._attempt(self._look())
+                    await attempt(self._look())
                 if self._suspects:
-                    await self._attempt(self._judge())
+                    await attempt(self._judge())
                 await asyncio.sleep(_TICK)
         finally:
             for dev in list(self._watches):
@@ -128,12 +128,3 @@ class Conflicts:
         self._defended[key] = time.monotonic()
         if len(self._defended) > _MOST:
             del self._defended[next(iter(self._defended))]
-
-    async def _attempt(self, work: Awaitable[None]) -> None:
-        """The log tells of what failed."""
-        try:
-            await work
-        except BerthError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("while listening to the LANs")

@@ -11,11 +11,11 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
 
+from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine import leases as decide
 from berth.engine.engine import Engine
@@ -38,7 +38,6 @@ _ROUND = 2  # seconds
 _PATIENCE = 8  # seconds for a server to give a lease: Docker's own patience is 30, and it asks for several in a row
 _RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
 log = logging.getLogger("berth")
-T = TypeVar("T")
 
 
 class Leases:
@@ -57,7 +56,7 @@ class Leases:
 
     async def run(self) -> None:
         """Go on with what is on record, then see now and again which leases have become nobody's."""
-        while (records := await self._attempt(self._worker.run(self._engine.leases))) is None:
+        while (records := await attempt(self._worker.run(self._engine.leases))) is None:
             await asyncio.sleep(_ROUND)
         for record in records:
             self._remember(record)
@@ -67,7 +66,7 @@ class Leases:
             except BerthError as error:
                 log.warning("lease of %s: %s", record.lease.address.ip, error)
         while True:
-            await self._attempt(self.settle())
+            await attempt(self.settle())
             await asyncio.sleep(_ROUND)
 
     def close(self) -> None:
@@ -156,21 +155,12 @@ class Leases:
         async def tell() -> None:
             if before is not None:
                 await before
-            said = await self._attempt(self._worker.run(verb))
+            said = await attempt(self._worker.run(verb))
             if said:
                 log.warning("%s", said)
 
         self._saves[key] = task = asyncio.get_running_loop().create_task(tell())
         task.add_done_callback(lambda done: self._saves.pop(key) if self._saves.get(key) is done else None)
-
-    async def _attempt(self, work: Awaitable[T]) -> T | None:
-        try:
-            return await work
-        except BerthError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("leases")
-        return None
 
     # --- Docker's IPAM driver ---
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
 
+from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
-from berth.errors import BerthError
 
 _AUDIT = 60  # seconds between two looks at everything
 _AGAIN = 2  # seconds after which what failed is tried again
 log = logging.getLogger("berth")
-T = TypeVar("T")
 
 
 class Overlay:
@@ -75,7 +73,7 @@ class Overlay:
             await self._changed.wait()
             self._changed.clear()
             due, self._due = self._due, set()
-            if await self._attempt(self._worker.run(self._settler(due))) is None:
+            if await attempt(self._worker.run(self._settler(due))) is None:
                 self._due = None
                 self._changed.set()
                 await asyncio.sleep(_AGAIN)
@@ -94,19 +92,9 @@ class Overlay:
 
     async def _audit(self) -> None:
         while True:
-            await self._attempt(self._worker.run(self._readdress))
+            await attempt(self._worker.run(self._readdress))
             await asyncio.sleep(_AUDIT)
-            found = await self._attempt(self._worker.run(self._settler(None)))
+            found = await attempt(self._worker.run(self._settler(None)))
             if found:
                 self.repaired += found
                 log.warning("the audit of overlays put right %d entries, %d so far", found, self.repaired)
-
-    async def _attempt(self, work: Awaitable[T]) -> T | None:
-        """What comes of some work; None where it failed, of which the log tells."""
-        try:
-            return await work
-        except BerthError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("in the background")
-        return None

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any
 
+from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
-from berth.errors import BerthError
 from berth.model import Ipam
 from berth.plugins.docker.names import ask
 
@@ -26,7 +26,6 @@ _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel take
 _LATER = 1  # second: when Docker has written down what it was asked for
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
 log = logging.getLogger("berth")
-T = TypeVar("T")
 
 
 class Tidy:
@@ -46,7 +45,7 @@ class Tidy:
 
     def refresh(self) -> None:
         """Look after the networks."""
-        self._begin("refresh", lambda: self._attempt(self._worker.run(self._refresh)))
+        self._begin("refresh", lambda: attempt(self._worker.run(self._refresh)))
 
     def heal(self) -> None:
         """Look after the firewall, which somebody else has changed."""
@@ -58,7 +57,7 @@ class Tidy:
         while self._again:
             await asyncio.sleep(_BREATH)
             self._again = False
-            await self._attempt(self._worker.run(self._mend))
+            await attempt(self._worker.run(self._mend))
 
     def _mend(self) -> None:
         ops = self._engine.heal().ops
@@ -86,12 +85,12 @@ class Tidy:
     async def _sweep(self) -> None:
         """In a thread of its own: the kernel waits some 16 ms, and no call of Docker's shall."""
         await asyncio.sleep(_SOON)
-        await self._attempt(asyncio.to_thread(self._engine.sweep))
+        await attempt(asyncio.to_thread(self._engine.sweep))
 
     async def _announce(self, identity: str, ns: str) -> None:
         for _ in range(round(_PATIENCE / _SOON)):
             await asyncio.sleep(_SOON)
-            done = await self._attempt(self._worker.run(lambda: self._engine.announce(identity, ns)))
+            done = await attempt(self._worker.run(lambda: self._engine.announce(identity, ns)))
             if done is not False:  # nor again where it failed: it would the next time
                 return
 
@@ -100,14 +99,14 @@ class Tidy:
         names = await asyncio.to_thread(ask, network)
         if names is not None:
             known = (network, names.network, names.endpoints)
-            await self._attempt(self._worker.run(lambda: self._engine.rename(*known)))
+            await attempt(self._worker.run(lambda: self._engine.rename(*known)))
 
     async def run(self) -> None:
         """Once everything, then a round now and again."""
-        await self._attempt(self._worker.run(self._start))
+        await attempt(self._worker.run(self._start))
         while True:
             await asyncio.sleep(_ROUND)
-            await self._attempt(self._worker.run(self.round))
+            await attempt(self._worker.run(self.round))
 
     def _start(self) -> None:
         outcome = self._engine.reconcile()
@@ -135,13 +134,3 @@ class Tidy:
         for address in self._engine.collect():
             log.info("address %s: Docker never used it", address)
         self.sweep()
-
-    async def _attempt(self, work: Awaitable[T]) -> T | None:
-        """What comes of some work; None where it failed, of which the log tells."""
-        try:
-            return await work
-        except BerthError as error:
-            log.warning("%s", error)
-        except Exception:
-            log.exception("in the background")
-        return None

@@ -325,6 +325,7 @@ class Learnt:
     routers: tuple[Address, ...] = ()  # next hops of the default routes, one of a version at most
     routes: tuple[StaticRoute, ...] = ()  # via 0.0.0.0: on the link
     mtu: int = 0  # bytes; 0: the network's
+    dns: tuple[Address, ...] = ()  # name servers; (): the host's
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,8 @@ def load_endpoint(data: bytes) -> Endpoint:
 
 def _learnt(raw: Json) -> Learnt:
     routers = tuple(ip_address(router) for router in raw["routers"])
-    return Learnt(tuple(raw["versions"]), routers, _routes(raw["routes"]), raw["mtu"])
+    dns = tuple(ip_address(server) for server in raw.get("dns", ()))
+    return Learnt(tuple(raw["versions"]), routers, _routes(raw["routes"]), raw["mtu"], dns)
 
 
 def _routes(raw: Iterable[Json]) -> tuple[StaticRoute, ...]:

@@ -183,6 +183,10 @@ def test_where_no_server_answers_nothing_is_left(ground: Ground, keeper: Keeper)
 def test_berth_run_asks_the_name_servers_of_the_lease(ground: Ground, keeper: Keeper) -> None:
     ground.berth(NET)
     said = ground.berth("run --network lan --name job -- cat /etc/resolv.conf")
+    assert said.splitlines()[1:] == ["nameserver 127.0.0.11", "search lab", "options ndots:0"]
+    ground.berth("network rm lan")
+    ground.berth("network create --driver flat -o parent=br0 -o addresses=dhcp -o names=false plain")
+    said = ground.berth("run --network plain --name job2 -- cat /etc/resolv.conf")
     assert said.splitlines()[1:] == ["search lab", f"nameserver {ROUTER}"]
     until(lambda: "job" not in at_router(ground).values())
 

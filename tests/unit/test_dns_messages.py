@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
 import dns.flags
@@ -12,7 +13,7 @@ import dns.reversename
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from berth.model import Endpoint, Network, Placement, Pool, Sandbox
+from berth.model import Endpoint, Learnt, Network, Placement, Pool, Sandbox
 from berth.names.message import A, Query, Unreadable, answer, answers, fitted, lives, parse
 from berth.names.records import RESOLVER, Place, View, places, reverse, told, view
 
@@ -83,6 +84,9 @@ def test_who_is_asked_for_the_rest() -> None:
     assert view([SHUT.id, ONE.id], ALL, ()).upstream == ()
     special = net("x", 5, naming=(("dns", "10.9.9.9,fd00::9"), ("domain", "lan")))
     assert view([special.id], [special], ()).upstream == ("10.9.9.9", "fd00::9")
+    leased = replace(ep(ONE, "a", "10.0.5.2"), learnt=Learnt(dns=(ip_address("10.9.9.8"),)))
+    assert view([ONE.id], ALL, [leased]).upstream == ("10.9.9.8",)
+    assert view([special.id], [special], [leased]).upstream == ("10.9.9.9", "fd00::9")
     assert texts(view([special.id], [special], [ep(special, "a", "10.0.5.2")]), "a.lan") == ["10.0.5.2"]
 
 

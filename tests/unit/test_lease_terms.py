@@ -38,8 +38,8 @@ LEASE = Lease(
 DEFAULT = StaticRoute(ip_network("0.0.0.0/0"), ip_address("10.0.0.7"))
 
 
-def test_router_routes_and_mtu() -> None:
-    assert learnt(NET, [LEASE]) == Learnt((4,), (ip_address("10.0.0.1"),), LEASE.routes, 1400)
+def test_router_routes_mtu_and_name_servers() -> None:
+    assert learnt(NET, [LEASE]) == Learnt((4,), (ip_address("10.0.0.1"),), LEASE.routes, 1400, LEASE.dns)
 
 
 def test_a_classless_default_route_outrules_the_router() -> None:

@@ -130,7 +130,8 @@ def learnt(net: Network, leases: Sequence[Lease]) -> Learnt:
         routes += [r for r in near if r.subnet.prefixlen and r.subnet != own]
     mtu = min((lease.mtu for lease in leases if lease.mtu), default=0)
     seen = tuple(lease.address.version for lease in leases)
-    return Learnt(seen, tuple(routers), tuple({r.subnet: r for r in routes}.values()), mtu)
+    dns = tuple(dict.fromkeys(server for lease in leases for server in lease.dns))
+    return Learnt(seen, tuple(routers), tuple({r.subnet: r for r in routes}.values()), mtu, dns)
 
 
 def _lan(net: Network, lease: Lease) -> Subnet:
@@ -163,7 +164,7 @@ def renew(parts: Parts, lease: Lease) -> str:
             return trouble
         _carry(parts, net, ep, after, new)
         if lease.address.ip == record.lease.address.ip:
-            return f"endpoint {ep.name}: the DHCP server has changed its router, routes or MTU"
+            return f"endpoint {ep.name}: the DHCP server has changed its router, routes, MTU or name servers"
         return f"endpoint {ep.name}: the DHCP server has moved it from {record.lease.address.ip} to {lease.address.ip}"
 
 

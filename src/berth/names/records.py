@@ -84,7 +84,7 @@ def view(asker: Collection[str], networks: Iterable[Network], endpoints: Sequenc
             addresses.setdefault(name, tuple(dict.fromkeys(known)))
     subnets = tuple(pool.subnet for net in own + others if net.driver == "bridge" for pool in net.pools)
     zones = {net.name.lower() for net in own} | {domain for net in own if (domain := net.naming_option("domain"))}
-    return View(addresses, pointers, subnets, tuple(sorted(zones)), _upstream(own))
+    return View(addresses, pointers, subnets, tuple(sorted(zones)), _upstream(own, endpoints))
 
 
 def _add(
@@ -103,12 +103,16 @@ def _add(
             pointers.setdefault(address, f"{ep.name}.{net.name}")
 
 
-def _upstream(own: Sequence[Network]) -> tuple[str, ...] | None:
+def _upstream(own: Sequence[Network], endpoints: Iterable[Endpoint]) -> tuple[str, ...] | None:
+    """Who the network says, else who a DHCP server has said to its endpoints."""
     outward = [net for net in own if not net.internal]
     if not outward:
         return None
     chosen = next((text for net in outward if (text := net.naming_option("dns"))), "")
-    return tuple(filter(None, chosen.split(",")))
+    if chosen:
+        return tuple(filter(None, chosen.split(",")))
+    ids = {net.id for net in outward}
+    return next((tuple(map(str, ep.learnt.dns)) for ep in endpoints if ep.network in ids and ep.learnt.dns), ())
 
 
 def decide(seen: View, query: Query, turn: int) -> tuple[list[Record], int] | None:

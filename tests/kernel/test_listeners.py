@@ -14,6 +14,7 @@ import pytest
 from berth import spec, wire
 from berth.engine.engine import Engine
 from berth.errors import Taken
+from berth.kernel import listeners
 from berth.kernel.listeners import listener
 from berth.model import PortMapping
 
@@ -113,3 +114,16 @@ def test_a_port_that_somebody_listens_on_is_not_published(here: ExitStack, engin
     assert engine.endpoints() == []
     one.close()
     assert engine.attach(asked).value.ports == asked.ports
+
+
+def test_a_socket_that_closes_while_its_owner_is_looked_for_is_nobodys(
+    here: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the proxy's do, a moment after their port was taken back."""
+    server = here.enter_context(socket.create_server(("10.5.0.1", 8080)))
+    monkeypatch.setattr(listeners, "_process", lambda inode: server.close())
+    assert listener(PortMapping(ip_address("10.5.0.1"), 8080, 80)) is None
+    monkeypatch.undo()
+    server = here.enter_context(socket.create_server(("10.5.0.1", 8080)))
+    monkeypatch.setattr(listeners, "_process", lambda inode: None)
+    assert listener(PortMapping(ip_address("10.5.0.1"), 8080, 80)) == "another process"

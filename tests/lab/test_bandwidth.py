@@ -122,7 +122,7 @@ def _plain(text: str) -> list[str]:
         (f"{NAT} -o egress_rate=1000tbit net", "is out of range"),
         (f"{NAT} -o egress_burst=64kb net", "give egress_rate too"),
         (f"{NAT} -o egress_rate=1mbit -o egress_burst=4gb net", "'4gb' is no size"),
-        ("network create --driver null -o egress_rate=1mbit net", "only for bridge and flat"),
+        ("network create --driver null -o egress_rate=1mbit net", "only for bridge, flat and overlay"),
         ("attach net nobody --driver-opt ingress_rate=fast", "endpoint option ingress_rate: 'fast' is no rate"),
         ("attach net nobody --driver-opt rate=1mbit", "endpoint option 'rate' is not known"),
         ("attach net nobody --driver-opt gateway", "endpoint option 'gateway' lacks a name or a value"),

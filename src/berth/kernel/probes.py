@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address
 
+from berth.checksum import checksum
 from berth.kernel import rtnl
 from berth.kernel.netlink import ROUTE, Netlink
 from berth.model import Address
@@ -114,13 +115,6 @@ def _solicitation(own: bytes, source: IPv6Address, wanted: IPv6Address) -> bytes
     body = body[:2] + struct.pack(">H", checksum(pseudo + body)) + body[4:]
     head = struct.pack(">IHBB16s16s", 6 << 28, len(body), _ICMPV6, 255, source.packed, group)
     return b"\x33\x33" + group[12:] + own + struct.pack(">H", _IPV6) + head + body
-
-
-def checksum(data: bytes) -> int:
-    """Of an even number of bytes (RFC 1071)."""
-    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
-    total = (total >> 16) + (total & 0xFFFF)
-    return 0xFFFF - (((total >> 16) + total) & 0xFFFF)
 
 
 def _link_local(dev: str) -> IPv6Address | None:

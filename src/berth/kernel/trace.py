@@ -10,6 +10,7 @@ import time
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+from berth.checksum import checksum
 from berth.doctor.journey import Answer, Journey, Target, steps
 from berth.kernel import nft_text, probes, read, rtnl
 from berth.kernel.netlink import ROUTE, Netlink
@@ -107,7 +108,7 @@ def _echo(address: Address, size: int) -> Answer:
         head = struct.pack(">BBHHH", request, 0, 0, identity, size & 0xFFFF)
         packet = head + bytes(size & ~1)
         if address.version == 4:
-            packet = packet[:2] + struct.pack(">H", probes.checksum(packet)) + packet[4:]
+            packet = packet[:2] + struct.pack(">H", checksum(packet)) + packet[4:]
         until = time.monotonic() + _WITHIN
         try:
             raw.send(packet)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from ipaddress import IPv4Address, IPv6Address
 
+from berth.checksum import checksum
 from berth.model import Address, Claim
 
 ARP, IPV6 = 0x0806, 0x86DD  # EtherTypes
@@ -101,11 +102,8 @@ def announcement(address: Address, mac: str) -> bytes:
 
 def _packet(mac: bytes, source: bytes, group: bytes, body: bytes) -> bytes:
     """An ICMPv6 message to a group, whose MAC ends as its address does (RFC 2464 section 7)."""
-    summed = source + group + struct.pack("!II", len(body), _ICMPV6) + body
-    total = sum(struct.unpack(f"!{len(summed) // 2}H", summed))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    body = body[:2] + struct.pack("!H", ~total & 0xFFFF) + body[4:]
+    pseudo = source + group + struct.pack("!II", len(body), _ICMPV6)
+    body = body[:2] + struct.pack("!H", checksum(pseudo + body)) + body[4:]
     head = struct.pack("!IHBB", 6 << 28, len(body), _ICMPV6, 255) + source + group
     return b"\x33\x33" + group[12:] + mac + struct.pack("!H", IPV6) + head + body
 

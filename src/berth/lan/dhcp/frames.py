@@ -6,6 +6,7 @@ import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from berth.checksum import checksum
 from berth.lan.dhcp.messages import NOWHERE, Malformed
 
 EVERYBODY = IPv4Address("255.255.255.255")
@@ -37,10 +38,10 @@ def encode(datagram: Datagram) -> bytes:
     length = len(datagram.payload) + _UDP.size
     src, dst = datagram.src.packed, datagram.dst.packed
     header = _IP.pack(0x45, 0, length + _IP.size, 0, _DONT_FRAGMENT, 64, _PROTOCOL, 0, src, dst)
-    header = header[:10] + struct.pack("!H", _checksum(header)) + header[12:]
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
     udp = _UDP.pack(datagram.sport, datagram.dport, length, 0)
     pseudo = src + dst + struct.pack("!BBH", 0, _PROTOCOL, length)
-    udp = udp[:6] + struct.pack("!H", _checksum(pseudo + udp + datagram.payload) or 0xFFFF)
+    udp = udp[:6] + struct.pack("!H", checksum(pseudo + udp + datagram.payload) or 0xFFFF)
     macs = bytes.fromhex((datagram.dst_mac + datagram.src_mac).replace(":", ""))
     return macs + b"\x08\x00" + header + udp + datagram.payload
 
@@ -61,13 +62,3 @@ def decode(frame: bytes) -> Datagram:
     src, dst = frame[_ETHERNET + 12 : _ETHERNET + 16], frame[_ETHERNET + 16 : _ETHERNET + 20]
     payload = frame[start + _UDP.size : start + length]
     return Datagram(payload, frame[6:12].hex(":"), frame[:6].hex(":"), IPv4Address(src), IPv4Address(dst), sport, dport)
-
-
-def _checksum(data: bytes) -> int:
-    """The Internet checksum (RFC 1071)."""
-    if len(data) & 1:
-        data += b"\0"
-    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF

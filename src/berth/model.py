@@ -138,6 +138,7 @@ class Network:
     allow_from: tuple[str, ...] = ()  # bridges of the NAT networks whose endpoints reach this one's
     host_access: bool = True  # whether endpoints reach the host's own services
     proxy: str = "auto"  # whose ports a process passes on: those the kernel cannot translate | always | never
+    offload: tuple[str, ...] = ()  # links by which connections under way take the kernel's fast path
     rates: Pairs = ()  # how fast each endpoint may receive and send; see `RATES`
     icc: bool = True  # whether endpoints reach each other
     antispoof: bool = True  # flat: endpoints send as themselves only; see `guarded`

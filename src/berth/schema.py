@@ -50,7 +50,7 @@ def load_network(data: bytes) -> Network:
         raw[field] = tuple((key, value) for key, value in raw[field])
     for field in ("nics", "ra_links"):
         raw[field] = tuple(raw[field])
-    for field in ("allow_from", "services"):
+    for field in ("allow_from", "services", "offload"):
         raw[field] = tuple(raw.get(field, ()))
     raw["routes"] = _routes(raw.get("routes", ()))
     raw["rates"] = tuple((key, value) for key, value in raw.get("rates", ()))

@@ -237,6 +237,12 @@ def _proxy(text: str) -> str:
     return _one_of(text, ("auto", "always", "never"), "proxy")
 
 
+def _offload(text: str) -> str:
+    if text == "auto":
+        return text
+    return ",".join(dict.fromkeys(link_name(name.strip()) for name in text.split(",")))
+
+
 def _conflict(text: str) -> str:
     return _one_of(text, ("fast", "full", "off"), "conflict")
 
@@ -300,6 +306,9 @@ OPTIONS: dict[str, Option] = {
     "allow_from": Option(None, ("bridge",), _networks, "networks whose endpoints reach this one's: NAME[,NAME…]"),
     "host_access": Option(None, NAT, _boolean, "containers reach the host's own services: true|false"),
     "proxy": Option(None, NAT, _proxy, "published ports by a process: where the kernel cannot: auto; always, never"),
+    "offload": Option(
+        None, ("bridge",), _offload, "the kernel's fast path for what goes by these links: auto|LINK[,LINK]"
+    ),
     "icc": Option("com.docker.network.bridge.enable_icc", PLUGGED, _boolean, "containers reach each other: true|false"),
     "conflict": Option(
         None, PLUGGED, _conflict, "ask a LAN who has an address before a container gets it: fast|full|off"

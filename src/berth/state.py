@@ -16,6 +16,7 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from berth.flows import NftFlows
 from berth.guarded import NftGuard as NftGuard
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port
 from berth.moved import TextFile as TextFile
@@ -547,6 +548,7 @@ Obj: TypeAlias = (
     | Shaped
     | Zoned
     | NftGuard
+    | NftFlows
     | Port
     | MovedAddr
     | MovedRoute

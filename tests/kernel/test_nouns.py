@@ -14,6 +14,7 @@ import pytest
 
 from berth.errors import Taken
 from berth.firewall import tables
+from berth.flows import NftFlows
 from berth.kernel.linux import LinuxKernel
 from berth.moved import Moved, Port, TextFile
 from berth.overlaid import Fdb, Neigh
@@ -123,8 +124,8 @@ def test_what_is_printed_is_what_would_be_sent(stage: Host, case: Case) -> None:
 
 
 def test_every_noun_has_its_rows() -> None:
-    # In test_ovs.py, test_moved.py and lab/test_firewalls.py.
-    elsewhere = {OvsBridge, OvsPort, *get_args(Moved), Port, TextFile, Zoned}
+    # In test_ovs.py, test_moved.py, lab/test_firewalls.py and vm/test_fast_path.py.
+    elsewhere = {OvsBridge, OvsPort, *get_args(Moved), Port, TextFile, Zoned, NftFlows}
     nouns = set(get_args(Obj)) - {Foreign, *elsewhere}
     assert {type(case.obj) for case in CASES} == nouns
     assert {type(case.obj) for case in CASES if case.other is not None} == nouns - {Addr, NftPass}

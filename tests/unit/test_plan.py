@@ -11,6 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from berth.errors import Taken
+from berth.flows import NftFlows
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
@@ -66,6 +67,7 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices, st.sampled_from(["lan", "guarded"])),
     NftGuard: st.builds(NftGuard, devices, st.sampled_from(["abc/1", "def/2"])),
     NftRate: st.builds(NftRate, devices, st.sampled_from([0, 1000]), st.just(9000)),
+    NftFlows: st.builds(NftFlows, devices, st.sampled_from([(), ("eth0",), ("eth0", "eth1")])),
     Shaped: st.builds(Shaped, devices, st.sampled_from([1000, 2000]), st.just(9000)),
     NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
     Zoned: st.builds(Zoned, devices),
@@ -260,6 +262,7 @@ EXAMPLES: tuple[Obj, ...] = (
     *(BRIDGE, CABLE, ADDRESS, FORWARD, TABLE, ELEMENT),
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
     *(NftGuard("bv0", "abc/1"), NftRate("bv0", 1000, 9000), Shaped("bv0", 1000, 9000)),
+    NftFlows("brt0", ("eth0",)),
     *(NftPass("ip", "brt0", "in"), Zoned("brt0"), TxChecksums(C1, "eth0")),
     *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
     Vxlan("bvx0", "brt0", 7, "10.0.0.1", 4789, "02:00:00:00:00:04", 1450, "berth:1"),

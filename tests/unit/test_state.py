@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from berth.firewall import tables
+from berth.flows import NftFlows
 from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
@@ -77,6 +78,7 @@ def everything() -> list[Obj]:
     passes: list[Obj] = [Zoned("brt0"), NftPass("ip", "brt0", "in", legacy=True)]
     passes += [NftPass(family, "brt0", way) for family in ("ip", "ip6") for way in NftPass.directions]
     passes += [NftGuard(dev, "abc/3") for dev in ("bv0", "bv1")]
+    passes += [NftFlows(bridge, ("eth0",)) for bridge in ("brt0", "brt1")]
     skeletons = [TABLE, NftTable("bridge", "berth", "abc/3"), NftTable("netdev", "berth_1", "abc/3"), tables.inet()]
     switches: list[Obj] = [OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), TxChecksums(C1, "eth0")]
     switches += [OvsPort("ovs0", name, "berth:2") for name in ("bv0", "bv1")]

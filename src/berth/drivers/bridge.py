@@ -16,8 +16,9 @@ from berth.drivers.pools import (
     routed,
     routes,
 )
-from berth.errors import Invalid, Taken
+from berth.errors import Invalid, NotFound, Taken
 from berth.firewall import elements, passes, policy, tables
+from berth.flows import NftFlows
 from berth.model import Endpoint, Host, Ipam, Network, NetworkSpec, Subnet
 from berth.spec import pair_pools
 from berth.state import HOST, MARK, Addr, Bridge, Obj, State, Sysctl
@@ -58,6 +59,7 @@ class BridgeDriver:
             allow_from=_allowed(asked, host),
             host_access=asked.setting("host_access") != "false",
             proxy=asked.setting("proxy") or "auto",
+            offload=_offloaded(asked, host),
             rates=asked.rates,
             naming=asked.naming,
             icc=asked.setting("icc") != "false",
@@ -96,6 +98,8 @@ class BridgeDriver:
             # The host reaches published ports by 127.0.0.1 too; see the chain `loopback`.
             objects.add(Sysctl(HOST, f"net.ipv4.conf.{net.bridge.replace('.', '/')}.route_localnet", "1"))
             objects |= _forwarding(net)
+        if net.offload:
+            objects.add(NftFlows(net.bridge, net.offload))
         return frozenset({*objects, tables.inet(), *elements.for_network(net), *passes.for_network(net)})
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
@@ -118,6 +122,22 @@ def _allowed(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
             raise Invalid(f"option allow_from: network {name} is {kind}: only NAT networks can be allowed")
         bridges.append(other.bridge)
     return tuple(sorted({*bridges}))
+
+
+def _offloaded(asked: NetworkSpec, host: Host) -> tuple[str, ...]:
+    """The links that lead outside; `auto`: those of default routes. Raises `Invalid` and `NotFound`."""
+    said = asked.setting("offload")
+    if said is None:
+        return ()
+    if asked.internal:
+        raise Invalid("an internal network has no connections by other links: leave offload or --internal out")
+    links = {route.dev for route in host.routes if not route.dst.prefixlen} if said == "auto" else {*said.split(",")}
+    if not links:
+        raise Invalid("option offload: the host has no default route to find the link by: name it, as offload=eth0")
+    for link in sorted(links):
+        if host.link(link) is None:
+            raise NotFound(f"option offload: no link {link}: see `ip link`")
+    return tuple(sorted(links))
 
 
 def _refuse_lans_options(asked: NetworkSpec) -> None:

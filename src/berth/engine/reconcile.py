@@ -10,6 +10,7 @@ from berth.engine import peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError, Taken
+from berth.flows import NftFlows
 from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan, diff
 from berth.rates import NftRate
@@ -102,7 +103,7 @@ def heal(parts: Parts) -> Plan:
         return reach(parts.kernel, frozenset(want), Scope(keys(want)))
 
 
-_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate, NftGuard, Zoned)
+_FIREWALL = (NftTable, NftElement, NftHook, NftPass, NftRate, NftGuard, NftFlows, Zoned)
 
 
 def _filtered(networks: Mapping[str, Network], ep: Endpoint) -> bool:
@@ -115,6 +116,8 @@ def _link(obj: Obj) -> str:
     """The link that has to be there for an element or a hook; "" for none."""
     if isinstance(obj, NftHook | NftRate | NftGuard):
         return obj.dev
+    if isinstance(obj, NftFlows):
+        return obj.bridge
     if not isinstance(obj, NftElement):
         return ""
     named = obj.match if obj.family == NftHook.family else ()

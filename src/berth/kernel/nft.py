@@ -17,7 +17,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
-from berth.errors import Denied, Refused, Taken, Unsupported
+from berth.errors import Denied, NotFound, Refused, Taken, Unsupported
+from berth.flows import NftFlows
 from berth.kernel.netlink import (
     APPEND,
     CREATE,
@@ -259,7 +260,7 @@ def write_table(table: NftTable, *, replace: bool) -> None:
     nft(8) dies with us (setpriv), so that no change arrives after a recovery has already read the kernel.
     Raises `Unsupported` when nft is missing, `Denied`, or `Refused` with nft's first line of complaint.
     """
-    _run(_table_script(table, replace=replace), f"table {table.family} {table.name}")
+    run(_table_script(table, replace=replace), f"table {table.family} {table.name}")
 
 
 def write_together(made: Sequence[Add | Change]) -> None:
@@ -282,16 +283,22 @@ def write_together(made: Sequence[Add | Change]) -> None:
                 lines.append(guard.script())
             case NftHook() | NftPass() | NftRate() as entry:
                 lines.append(entry.script())
+            case NftFlows() as fast:
+                from berth.kernel import flows  # which needs this module
+
+                lines += [fast.describe_removal().removeprefix("nft ")] if isinstance(op, Change) else []
+                lines.append(flows.script(fast))
     # After the tables, and many to a command: nft looks through all of its commands for each.
     lines += [f"add element {where} {{ {', '.join(all_of)} }}" for where, all_of in members.items()]
-    _run("\n".join(lines) + "\n", "tables of Berth's")
+    run("\n".join(lines) + "\n", "tables of Berth's")
 
 
 def _table_script(table: NftTable, *, replace: bool) -> str:
     return _replacement(table) if replace else f"create table {table.family} {table.name}\n{table.script()}"
 
 
-def _run(script: str, what: str) -> None:
+def run(script: str, what: str) -> None:
+    """Carry out a script by nft(8), as one transaction. Raises as `write_table` does, and `NotFound`."""
     argv = ["setpriv", "--pdeathsig", "KILL", "nft", "-f", "-"]
     try:
         done = subprocess.run(argv, input=script, text=True, capture_output=True, check=False)
@@ -305,6 +312,8 @@ def _run(script: str, what: str) -> None:
             raise Denied(f"may not make {what}: run as root (CAP_NET_ADMIN)")
         if os.strerror(errno.EEXIST) in complaint:
             raise Taken(f"{what} is already there: see `nft list table …`, or `berth reconcile`")
+        if os.strerror(errno.ENOENT) in complaint or os.strerror(errno.EOPNOTSUPP) in complaint:
+            raise NotFound(f"nft found nothing to do this with: {what}: {complaint}")
         raise Refused(f"nft refused {what}: {complaint}")
 
 
@@ -356,7 +365,9 @@ def read_table(nl: Netlink, family: str, name: str) -> NftTable | None:
 
 def marked(family: str, name: str) -> bool:
     """Whether a table is Berth's by its name."""
-    return name == "berth" if family in ("inet", "bridge") else family == "netdev" and name.startswith("berth_")
+    if family in ("inet", "bridge"):
+        return name == "berth" or NftFlows.is_one(family, name)
+    return family == "netdev" and name.startswith("berth_")
 
 
 def tables(nl: Netlink) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import Denied, Invalid, NotFound
-from berth.kernel import firewalld, guards, nft, offload, passes, rtnl, sysctl, xtables
+from berth.flows import NftFlows
+from berth.kernel import firewalld, flows, guards, nft, offload, passes, rtnl, sysctl, xtables
 from berth.kernel.netlink import NETFILTER, ROUTE, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.kernel.obstacles import obstacles
@@ -258,7 +259,10 @@ def _firewall(scope: Scope, keys: Iterable[Key]) -> Iterator[Obj]:
         from berth.kernel import rates
 
         yield from (entry for entry in rates.read_rates(nl) if scope.marked or entry.key in wanted)
-    for family, name in sorted(names - policing):
+    offloading = {pair for pair in names if NftFlows.is_one(*pair)}
+    if offloading:
+        yield from (entry for entry in flows.read(nl) if scope.marked or entry.key in wanted)
+    for family, name in sorted(names - policing - offloading):
         try:
             table = nft.read_table(nl, family, name)
             entries: list[Obj] = [table, *nft.read_elements(nl, family, name)] if table is not None else []

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 
 from berth import durable
 from berth.errors import BerthError, Denied, Exhausted, Invalid, NotFound, Refused, Taken, Unsupported
-from berth.kernel import firewalld, guards, nft, offload, passes, rtnl, sysctl, xtables
+from berth.flows import NftFlows
+from berth.kernel import firewalld, flows, guards, nft, offload, passes, rtnl, sysctl, xtables
 from berth.kernel.netlink import ROUTE, Message, Netlink, Refusal
 from berth.kernel.netns import inside, open_ns
 from berth.moved import KERNEL, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
@@ -62,7 +63,7 @@ def send(plan: Plan) -> None:
 
 def _fills_tables(ops: Sequence[Op]) -> bool:
     """Whether a plan makes tables anew together with what is in them, and nothing else: a firewall is repaired."""
-    kept = (NftTable, NftHook, NftGuard)  # what may be there already
+    kept = (NftTable, NftHook, NftGuard, NftFlows)  # what may be there already
     made = [op.new for op in ops if isinstance(op, Add) or (isinstance(op, Change) and isinstance(op.new, kept))]
     firewall = all(isinstance(new, (*kept, NftElement, NftPass, NftRate, Zoned)) for new in made)
     return firewall and len(made) == len(ops) > 1 and any(isinstance(new, NftTable) for new in made)
@@ -390,6 +391,15 @@ def _send_zones(ops: Sequence[Op]) -> None:
                 firewalld.delete(entry)
 
 
+def _send_flows(ops: Sequence[Op]) -> None:
+    for op in ops:
+        match op:
+            case Del(old=NftFlows() as fast):
+                _delete_table(op, fast.family, fast.table)
+            case Add(new=NftFlows() as fast) | Change(new=NftFlows() as fast):
+                flows.write(fast, replace=isinstance(op, Change))
+
+
 def _send_guards(ops: Sequence[Op]) -> None:
     """A transaction each, so that none is ever half made."""
     for op in ops:
@@ -413,10 +423,14 @@ def _send_tables(ops: Sequence[Op]) -> None:
             case Change(new=NftTable() as table):
                 nft.write_table(table, replace=True)
             case Del(old=NftTable() as table):
-                try:
-                    nft.delete_table(table.family, table.name)
-                except Refusal as refusal:
-                    raise explain(refusal, op) from None
+                _delete_table(op, table.family, table.name)
+
+
+def _delete_table(op: Op, family: str, name: str) -> None:
+    try:
+        nft.delete_table(family, name)
+    except Refusal as refusal:
+        raise explain(refusal, op) from None
 
 
 def _refuse(ops: Sequence[Op]) -> None:
@@ -438,6 +452,7 @@ _LANES: Mapping[type[Obj], Callable[[Sequence[Op]], None]] = {
     **dict.fromkeys((NftElement, NftHook, NftRate), _send_entries),
     NftPass: _send_passes,
     NftGuard: _send_guards,
+    NftFlows: _send_flows,
     Zoned: _send_zones,
     NftTable: _send_tables,
 }

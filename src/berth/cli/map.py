@@ -13,6 +13,7 @@ import msgspec
 
 from berth import wire
 from berth.cli.output import engine, json_option, print_json
+from berth.engine.everywhere import everywhere
 from berth.errors import Refused
 from berth.topology import Topology, build
 
@@ -41,7 +42,16 @@ def show_map(ctx: click.Context, picture: str | None, watch: bool, as_json: bool
 
 def _look(ctx: click.Context) -> Topology:
     with engine(ctx) as api:
-        return build(socket.gethostname(), wire.host(), api.networks(), api.endpoints())
+        seen = everywhere(api)
+    return build(
+        socket.gethostname(),
+        wire.host(),
+        seen.networks,
+        seen.endpoints,
+        elsewhere=seen.elsewhere,
+        hosts=seen.hosts,
+        neighbours=wire.neighbours(),
+    )
 
 
 def _show(found: Topology, picture: str | None, *, as_json: bool, clear: bool) -> None:

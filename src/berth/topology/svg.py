@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from berth.topology.nouns import Nic, Node, Segment, Topology
+from berth.topology.nouns import Machine, Nic, Node, Peer, Segment, Topology
 from berth.topology.text import fit, width
 
 _MARGIN, _GAP = 24, 12
@@ -17,6 +17,7 @@ _LANE = 56  # between the columns, for the cables
 _CELL, _PAD = 208, 10  # an endpoint's width; room inside a box
 _HEAD = 62  # height of a card's head
 _LINE = 17  # from one line of a cell to the next
+_MOST = 8  # machines of the LAN that are drawn
 
 #: Colours and fonts; a page that shows the picture brings these rules itself.
 STYLE = """\
@@ -100,7 +101,36 @@ def _side(topology: Topology) -> tuple[list[str], dict[str, float], float]:
     frame = f'<rect class="card" x="{_MARGIN}" y="{top}" width="{_SIDE}" height="{y - top}" rx="10"/>'
     nics[""] = top + 22
     title = _text(topology.host, _MARGIN + _PAD, top + 26, _SIDE - 2 * _PAD, "title", 16)
-    return [*parts, frame, title, *inside], nics, y
+    others, y = _others(topology, y + _GAP)
+    return [*parts, frame, title, *inside, *others], nics, y
+
+
+def _others(topology: Topology, y: float) -> tuple[list[str], float]:
+    """Who else is there: the other hosts of the networks, and machines of the LAN; and where the column ends."""
+    parts: list[str] = []
+    groups = [("other hosts", [_peer_lines(peer) for peer in topology.peers])]
+    seen = [_machine_lines(machine) for machine in topology.machines]
+    more = f" ({_MOST} of {len(seen)})" if len(seen) > _MOST else ""
+    groups.append((f"seen on the LAN{more}", seen[:_MOST]))
+    for title, boxes in groups:
+        if not boxes:
+            continue
+        parts.append(_text(title, _MARGIN + 2, y + 14, _SIDE, "soft", 12))
+        y += 22
+        for lines in boxes:
+            parts.append(_box(lines, _MARGIN, y, _SIDE, ", ".join(text for text, _ in lines), "card"))
+            y += _height(len(lines)) + _GAP
+    return parts, y
+
+
+def _peer_lines(peer: Peer) -> list[tuple[str, str]]:
+    addresses = [(address, "mono") for address in peer.addresses]
+    return [(peer.name, "name"), *addresses, (f"{peer.endpoints} endpoint{'' if peer.endpoints == 1 else 's'}", "soft")]
+
+
+def _machine_lines(machine: Machine) -> list[tuple[str, str]]:
+    shown = [(address, "mono") for address in machine.addresses[:2]]
+    return [*shown, (machine.mac, "soft mono"), *([(machine.vendor, "soft")] if machine.vendor else [])]
 
 
 def _nic_lines(nic: Nic) -> list[tuple[str, str]]:
@@ -157,7 +187,9 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
 def _node_lines(node: Node) -> list[tuple[str, str]]:
     shown = node.ports if len(node.ports) <= 1 else (f"{node.ports[0]} +{len(node.ports) - 1}",)
     addresses = [line for address in node.addresses for line in _halves(address)]
-    return [(node.name, "name"), *((line, "mono") for line in addresses), *((port, "ports mono") for port in shown)]
+    where = [(f"on {node.host}", "soft")] if node.host else []
+    ports = [(port, "ports mono") for port in shown]
+    return [(node.name, "name"), *where, *((line, "mono") for line in addresses), *ports]
 
 
 def _halves(address: str) -> list[str]:
@@ -170,7 +202,8 @@ def _halves(address: str) -> list[str]:
 
 def _about(node: Node) -> str:
     ports = f", ports {', '.join(node.ports)}" if node.ports else ""
-    return f"{node.name}: {', '.join(node.addresses)}, {node.mac}, {node.ifname}{ports}"
+    where = f", on {node.host}" if node.host else ""
+    return f"{node.name}: {', '.join(node.addresses)}, {node.mac}, {node.ifname}{where}{ports}"
 
 
 # --- boxes and texts ------------------------------------------------------------------------------------

@@ -42,8 +42,10 @@ function put(fresh) {
     if (!place || shown[part] === fresh[part]) continue;
     shown[part] = fresh[part];
     const { scrollLeft, scrollTop } = place;
+    const unfolded = place.querySelector("details")?.open;
     place.innerHTML = fresh[part]; // made by the daemon's templates, which escape all that anybody typed
     place.scrollTo(scrollLeft, scrollTop);
+    if (unfolded) place.querySelector("details")?.setAttribute("open", "");
     if (part !== "endpoints") continue;
     for (const row of document.querySelectorAll("tr[data-id]")) {
       if (!known.has(row.dataset.id)) row.classList.add("new");

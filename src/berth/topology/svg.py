@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from math import ceil
 
 from berth.topology.nouns import Machine, Nic, Node, Peer, Segment, Topology
 from berth.topology.text import fit, width
@@ -17,6 +18,7 @@ _LANE = 56  # between the columns, for the cables
 _CELL, _PAD = 208, 10  # an endpoint's width; room inside a box
 _HEAD = 62  # height of a card's head
 _LINE = 17  # from one line of a cell to the next
+_FEWEST, _WIDEST = 3, 12  # endpoints side by side
 _MOST = 8  # machines of the LAN that are drawn
 
 #: Colours and fonts; a page that shows the picture brings these rules itself.
@@ -36,7 +38,7 @@ STYLE = """\
 
 def draw(topology: Topology, *, style: bool = True) -> str:
     """The picture as SVG. `style`: with its own colours and fonts, to stand by itself."""
-    columns = _columns(topology.endpoints)
+    columns = _columns(topology)
     side, nics, low = _side(topology)
     cards, cables = [], []
     y: float = _MARGIN
@@ -66,9 +68,15 @@ def draw(topology: Topology, *, style: bool = True) -> str:
     )
 
 
-def _columns(endpoints: int) -> int:
-    """Endpoints side by side: a picture that is about as wide as it is high."""
-    return 3 if endpoints <= 12 else 4 if endpoints <= 60 else 6 if endpoints <= 150 else 8
+def _columns(topology: Topology) -> int:
+    """Endpoints side by side: the fewest that make a picture at least as wide as it is high."""
+    most = max((len(_node_lines(node)) for segment in topology.segments for node in segment.nodes), default=0)
+    for columns in range(_FEWEST, _WIDEST):
+        rows = sum(ceil(len(segment.nodes) / columns) for segment in topology.segments)
+        high = rows * (_height(most) + _GAP) + len(topology.segments) * (_HEAD + _GAP)
+        if _SIDE + _LANE + columns * (_CELL + _GAP) >= high:
+            return columns
+    return _WIDEST
 
 
 def _kind(segment: Segment) -> str:
@@ -169,7 +177,7 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
     high = below - y if segment.nodes else _HEAD + 4
     head = " · ".join(filter(None, [segment.driver, segment.bridge, "internal" if segment.internal else ""]))
     gateway = f"gateway {', '.join(segment.gateways)}" if segment.gateways else ""
-    pools = "  ".join(filter(None, [", ".join(segment.subnets), gateway]))
+    pools = " · ".join(filter(None, [", ".join(segment.subnets), gateway]))
     count = f"{len(segment.nodes)} endpoint{'' if len(segment.nodes) == 1 else 's'}"
     third = (wide - 3 * _PAD) / 3
     parts = [

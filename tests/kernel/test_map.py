@@ -72,8 +72,9 @@ def test_the_map_shows_what_is_there(
     assert refused.returncode == 1 and refused.stderr.startswith("berth: cannot write /no/such/place.svg: ")
 
 
+@pytest.mark.parametrize("words", [["reconcile"], ["network", "create", "n1"]], ids=" ".join)
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, terminal: bool) -> None:
+def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, terminal: bool, words: list[str]) -> None:
     state = tmp_path / "state"
     state.mkdir()
     environment = {**os.environ, "BERTH_STATE": str(state), "BERTH_RUN": "/run/berth"}
@@ -85,11 +86,11 @@ def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, termi
         nonlocal said
         with suppress(OSError):  # nothing yet, or hung up
             said += os.read(ours, 4096)
-        return b"in order" in said
+        return b" \xe2\x80\xa6 1 s" in said
 
     with (state / "berth.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # somebody is at work
-        process = subprocess.Popen([BERTH, "reconcile"], env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
+        process = subprocess.Popen([BERTH, *words], env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
         try:
             if terminal:
                 until(hear)

@@ -60,7 +60,7 @@ def test_what_the_doctor_says_is_shown_when_it_has_said_it(host: Host, monkeypat
         )
         following = events.follow()
         told = asyncio.ensure_future(anext(following))
-        assert "The doctor is looking" in (await page._rendered())["findings"]
+        assert "The doctor is looking" in (await page._rendered())["examined"]
         await asyncio.to_thread(asked.wait, 10)
         answer.set()
         entry = await asyncio.wait_for(told, 10)

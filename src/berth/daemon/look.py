@@ -20,7 +20,7 @@ from berth.topology import Lent, Topology, build, lent
 
 _FRESH = 1.5  # seconds for which counters are as good as new
 _REST = 30  # seconds between two examinations by the doctor, while somebody looks
-_SHARE = 0.01  # of a core that they may take all the same: an examination of a large host is followed by a longer rest
+_SHARE = 0.005  # of a core that they may take all the same: what takes long is done the less often
 log = logging.getLogger("berth")
 
 

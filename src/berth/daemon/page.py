@@ -26,7 +26,7 @@ from berth.topology import Lent, Topology, svg
 _HERE = Path(__file__).parent / "web"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
 _ROUND = 2  # seconds between two looks at the counters
-_PARTS = ("map", "networks", "endpoints", "ports", "leases", "findings")
+_PARTS = ("map", "networks", "endpoints", "ports", "leases", "examined", "findings")
 
 
 class Page:

@@ -2,7 +2,7 @@
 // Keeps the page fresh: the daemon says that something changed, and the parts that differ are put in place.
 
 const byId = (id) => document.getElementById(id);
-const parts = ["map", "networks", "endpoints", "ports", "leases", "findings"];
+const parts = ["map", "networks", "endpoints", "ports", "leases", "examined", "findings"];
 const shown = {};
 let counters = {};
 let before = {};
@@ -51,7 +51,7 @@ function put(fresh) {
       if (!known.has(row.dataset.id)) row.classList.add("new");
     }
   }
-  byId("findings-part").hidden = !fresh.findings.trim();
+  byId("findings-part").hidden = !fresh.examined.trim();
   filter();
   traffic();
   times();

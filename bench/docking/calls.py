@@ -10,7 +10,7 @@ from pathlib import Path
 
 Call = tuple[str, float]  # name, milliseconds
 
-_LINE = re.compile(r"(?:Network|Ipam)(Driver\.\w+) ([\d.]+) ms (.*)")
+_LINE = re.compile(r"call=((?:Network|Ipam)Driver\.\w+) ms=([\d.]+) (.*)")
 _ASKED = "IpamDriver.GetCapabilities"  # answered without a look at anything
 
 
@@ -30,9 +30,9 @@ class Log:
         for line in self._file.read().splitlines():
             if (call := _LINE.fullmatch(line)) is None:
                 continue
-            if call[3] != "ok":
+            if call[3] != "ok=true":
                 raise CallError(line)
-            found.append((line.partition(" ")[0], float(call[2])))
+            found.append((call[1], float(call[2])))
         return found
 
     def close(self) -> None:

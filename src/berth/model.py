@@ -433,6 +433,27 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A machine that the host's kernel knows on one of its links."""
+
+    address: Address
+    mac: str
+    dev: str
+    vendor: str = ""  # who made it; "": not known
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """How it stands with the store that hosts share; times are seconds since 1970, 0: not yet."""
+
+    answered: float = 0  # when it last answered this host
+    took: float = 0  # seconds that it took
+    revision: int = 0  # of the store, as of then
+    heard: float = 0  # when it last told of a change
+    heard_revision: int = 0  # of the store, as of then
+
+
+@dataclass(frozen=True, slots=True)
 class Host:
     """The facts about the host that a decision may rest on, gathered once."""
 

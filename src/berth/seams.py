@@ -13,6 +13,7 @@ from berth.model import (
     Address,
     AttachRequest,
     Claim,
+    Contact,
     Endpoint,
     Grant,
     Host,
@@ -317,6 +318,10 @@ class Store(Protocol):
         """A consistent view."""
         ...
 
+    def mark(self) -> object:
+        """What is another with whatever is written by anybody: the same twice means that nothing was in between."""
+        ...
+
     def close(self) -> None:
         """Let go of the file or connection."""
         ...
@@ -339,6 +344,10 @@ class Shared(Store, Protocol):
 
     def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         """Tell the ids of networks that changed, from a thread; none: anything may have. Gives how to stop it."""
+        ...
+
+    def contact(self) -> Contact:
+        """How long ago it was heard of, and how far behind this host is. Asks nobody."""
         ...
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from berth.engine.uplink import Uplinks
     from berth.events import Tell
     from berth.lan.discover import Found
-    from berth.model import Address, Host, Lease, Proxied, Traffic
+    from berth.model import Address, Host, Lease, Neighbour, Proxied, Traffic
     from berth.store.uplinks import UplinkRecords
 
 
@@ -101,6 +102,14 @@ def traffic() -> dict[str, Traffic]:
     from berth.kernel.traffic import read
 
     return read()
+
+
+def neighbours() -> tuple[Neighbour, ...]:
+    """The machines that the host's kernel knows, with who made them; nobody is asked. Raises `Refused`."""
+    from berth.kernel.neighbours import known
+    from berth.lan.vendors import vendor
+
+    return tuple(replace(each, vendor=vendor(each.mac)) for each in known())
 
 
 def _parts(store: str | None, kernel: Kernel | None) -> Parts:

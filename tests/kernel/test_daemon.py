@@ -332,8 +332,10 @@ def test_the_log_has_a_line_for_each_call(daemon: Daemon) -> None:
         daemon("IpamDriver.GetCapabilities")
     daemon.ask("/NetworkDriver.Join", b"")
     lines = daemon.log().splitlines()
-    assert len([line for line in lines if re.fullmatch(r"IpamDriver.GetCapabilities \d+\.\d+ ms ok", line)]) == 3
-    assert len([line for line in lines if line.startswith("NetworkDriver.Join ")]) == 1
+    assert (
+        len([line for line in lines if re.fullmatch(r"call=IpamDriver.GetCapabilities ms=\d+\.\d+ ok=true", line)]) == 3
+    )
+    assert len([line for line in lines if line.startswith("call=NetworkDriver.Join ms=") and " error=" in line]) == 1
 
 
 # --- clients that are slow, odd or many -----------------------------------------------------------------

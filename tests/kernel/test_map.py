@@ -6,6 +6,8 @@ import fcntl
 import json
 import os
 import pty
+import re
+import signal
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
@@ -50,6 +52,15 @@ def test_the_map_shows_what_is_there(
         "└─ n1   bridge on priv0   10.9.0.0/24   through nic0",
         "   └─ db   10.9.0.2   8080→80/tcp",
     ]
+    sh(
+        "ip neigh add 192.168.7.9 lladdr 00:00:5e:00:53:09 dev br0 nud stale\n"
+        "ip neigh add 192.168.7.8 dev br0 nud failed"
+    )
+    sh("ip neigh add 192.168.7.3 lladdr 02:00:00:00:00:09 dev br0 nud reachable")  # web, whom the map has already
+    assert "├─ seen   192.168.7.9   00:00:5e:00:53:09   on br0" in "\n".join(
+        re.sub(r"  +[A-Z].*   on", "   on", line) for line in berth("map").stdout.splitlines()
+    ), "a machine that is known by a vendor's list, or not"
+    assert berth("map").stdout.count("seen") == 1
     seen = json.loads(berth("map", "--json").stdout)
     assert [nic["mac"] for nic in seen["nics"]] == ["02:00:00:00:07:01"]
     assert [node["ports"] for net in seen["segments"] for node in net["nodes"]] == [[], ["8080→80/tcp"]]
@@ -61,8 +72,9 @@ def test_the_map_shows_what_is_there(
     assert refused.returncode == 1 and refused.stderr.startswith("berth: cannot write /no/such/place.svg: ")
 
 
+@pytest.mark.parametrize("words", [["reconcile"], ["network", "create", "n1"]], ids=" ".join)
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, terminal: bool) -> None:
+def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, terminal: bool, words: list[str]) -> None:
     state = tmp_path / "state"
     state.mkdir()
     environment = {**os.environ, "BERTH_STATE": str(state), "BERTH_RUN": "/run/berth"}
@@ -74,11 +86,11 @@ def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, termi
         nonlocal said
         with suppress(OSError):  # nothing yet, or hung up
             said += os.read(ours, 4096)
-        return b"in order" in said
+        return b" \xe2\x80\xa6 1 s" in said
 
     with (state / "berth.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # somebody is at work
-        process = subprocess.Popen([BERTH, "reconcile"], env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
+        process = subprocess.Popen([BERTH, *words], env=environment, stdout=subprocess.DEVNULL, stderr=theirs)
         try:
             if terminal:
                 until(hear)
@@ -94,3 +106,52 @@ def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, termi
             process.wait()
             os.close(ours)
             os.close(theirs)
+
+
+def test_the_map_is_drawn_again_when_something_changes_and_ends_on_ctrl_c(host: Host, tmp_path: Path) -> None:
+    environment = {**os.environ, "BERTH_STATE": str(tmp_path / "state"), "BERTH_RUN": "/run/berth", "TERM": "xterm"}
+    ours, theirs = pty.openpty()
+    os.set_blocking(ours, False)
+    process = subprocess.Popen([BERTH, "map", "--watch"], env=environment, stdout=theirs, stderr=theirs)
+    said = b""
+
+    def hear() -> bytes:
+        nonlocal said
+        with suppress(OSError):  # nothing yet, or hung up
+            said += os.read(ours, 65536)
+        return said
+
+    try:
+        until(lambda: hear().count(b"\x1b[2J") == 1)
+        words = ["network", "create", "--subnet", "10.9.0.0/24", "late"]
+        subprocess.run([BERTH, *words], env=environment, check=True, capture_output=True)
+        until(lambda: hear().count(b"\x1b[2J") >= 2 and b"late" in said.rpartition(b"\x1b[2J")[2])
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130
+        assert b"Traceback" not in hear()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_nobody_watches_where_no_terminal_is(
+    berth: Callable[..., subprocess.CompletedProcess[str]], host: Host
+) -> None:
+    refused = berth("map", "--watch")
+    assert refused.returncode == 2 and "--watch draws on a terminal, and this is none" in refused.stderr
+
+
+def test_a_picture_is_kept_up_to_date_without_a_terminal(host: Host, tmp_path: Path) -> None:
+    environment = {**os.environ, "BERTH_STATE": str(tmp_path / "state"), "BERTH_RUN": "/run/berth"}
+    picture = tmp_path / "map.svg"
+    process = subprocess.Popen([BERTH, "map", "--watch", "--svg", str(picture)], env=environment)
+    try:
+        until(picture.exists)
+        words = ["network", "create", "--subnet", "10.9.0.0/24", "late"]
+        subprocess.run([BERTH, *words], env=environment, check=True, capture_output=True)
+        until(lambda: "late" in picture.read_text())
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130

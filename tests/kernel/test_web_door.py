@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -113,6 +114,10 @@ def test_only_berths_own_page_changes_things_and_only_when_asked_to(daemon: Daem
 
 def test_events_and_metrics(daemon: Daemon) -> None:
     follower = daemon.begin("events", "--json", "--since", "1h")
+    sorted_out = daemon.begin(
+        "events", "--json", "--since", "1h",
+        *("--filter", "type=endpoint", "--filter", "event=detach", "--filter", "event=remove"),
+    )  # fmt: skip
     sh("ip netns add c1")
     daemon.berth("network", "create", "--subnet", "10.9.0.0/24", "n1")
     daemon.berth("network", "create", "--dry-run", "n2")
@@ -126,7 +131,19 @@ def test_events_and_metrics(daemon: Daemon) -> None:
         ("network", "remove", "n1"),
     ]  # fmt: skip
     assert told[1]["attributes"]["ports"] == "8080:80/tcp" and told[1]["attributes"]["addresses"] == "10.9.0.2/24"
-    assert "op=attach ms=" in daemon.log.read_text()
+    assert sorted_out.stdout is not None
+    assert json.loads(sorted_out.stdout.readline())["action"] == "detach"
+    log = daemon.log.read_text().splitlines()
+    for said in ("op=create", "op=attach", "op=detach", "op=remove"):
+        (line,) = (line for line in log if line.startswith(f"{said} "))
+        assert re.fullmatch(rf"{said} ms=\d+\.\d\d (network|endpoint)=\w+ ok=true", line), line
+
+
+def test_events_are_filtered_by_what_they_have(daemon: Daemon) -> None:
+    done = subprocess.run(
+        [BERTH, "events", "--filter", "colour=red"], env=daemon.environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "'colour=red': give type=…, event=…, name=…, id=…" in done.stderr
 
 
 def test_metrics_tell_what_there_is_and_what_was_done(daemon: Daemon) -> None:

@@ -25,7 +25,9 @@ class Said:
     check: str
     severity: str
     message: str
+    why: str
     fix: str
+    command: bool = True
 
 
 def test_what_the_doctor_says_is_shown_when_it_has_said_it(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,15 +40,27 @@ def test_what_the_doctor_says_is_shown_when_it_has_said_it(host: Host, monkeypat
     def doctor() -> Sequence[Finding]:
         asked.set()
         assert answer.wait(10)
-        return [Said("gateway-address-on-bridge", "error", "<b>br0</b> has the router's address", "ip addr del …")]
+        return [
+            Said(
+                "gateway-address-on-bridge",
+                "error",
+                "<b>br0</b> has the router's address",
+                "it is not",
+                "ip addr del …",
+            )
+        ]
 
     async def looks_on() -> str:
         events = Events()
         events.begin()
-        page = Page(Look(engine, worker, Sources(wire.host, wire.traffic, doctor), events.nudge), events, Metrics())
+        page = Page(
+            Look(engine, worker, Sources(wire.host, wire.traffic, wire.neighbours, doctor), events.nudge),
+            events,
+            Metrics(),
+        )
         following = events.follow()
         told = asyncio.ensure_future(anext(following))
-        assert (await page._rendered())["findings"].strip() == ""
+        assert "The doctor is looking" in (await page._rendered())["examined"]
         await asyncio.to_thread(asked.wait, 10)
         answer.set()
         entry = await asyncio.wait_for(told, 10)

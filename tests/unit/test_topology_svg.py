@@ -7,7 +7,7 @@ from itertools import combinations
 
 import pytest
 
-from berth.topology import Nic, Node, Segment, Topology, svg, tree
+from berth.topology import Machine, Nic, Node, Peer, Segment, Topology, svg, tree
 from berth.topology.nouns import Router
 from berth.topology.text import width
 
@@ -27,6 +27,7 @@ def network(number: int, size: int, *, long: bool = False) -> Segment:
             link="bv0",
             ifname="eth0",
             sandbox="/run/netns/x",
+            host="pier" if number == 1 and n % 4 == 3 else "",
         )
         for n in range(size)
     )
@@ -43,6 +44,16 @@ def topology(endpoints: int, *, long: bool = False) -> Topology:
         (Nic("eth0", "02:00:00:00:00:aa", True, ("192.168.2.2/24", "fd77::2/64"), "br0"),),
         (Router("192.168.2.1", "br0"),),
         tuple(network(n, size, long=long) for n, size in enumerate(share)),
+        machines(12 if endpoints > 50 else 3, long=long) if endpoints else (),
+        (Peer("pier", ("192.168.2.3",), 4), Peer("quay" * (9 if long else 1), ("fd77::4",), 1)) if endpoints else (),
+    )
+
+
+def machines(count: int, *, long: bool) -> tuple[Machine, ...]:
+    vendor = "A Maker of Very Many Very Different Things, Incorporated" if long else "Printers & Sons"
+    return tuple(
+        Machine(f"00:00:5e:00:53:{n:02x}", (f"192.168.2.{50 + n}", f"fd77::{50 + n}"), "br0", vendor if n % 2 else "")
+        for n in range(count)
     )
 
 
@@ -77,10 +88,10 @@ def test_a_label_stays_in_its_cell(endpoints: int) -> None:
     root = ElementTree.fromstring(svg.draw(topology(endpoints, long=True)))
     cells = 0
     for group in root.iter(f"{NS}g"):
-        frame = group.find(f"{NS}rect[@class='cell']")
-        if frame is None:
+        frame = group.find(f"{NS}rect")
+        if frame is None or group.get("class"):
             continue
-        cells += 1
+        cells += frame.attrib["class"] == "cell"
         right = float(frame.attrib["x"]) + float(frame.attrib["width"])
         low = float(frame.attrib["y"]) + float(frame.attrib["height"])
         for text in group.iter(f"{NS}text"):
@@ -105,8 +116,22 @@ def test_what_is_said_is_text_and_never_markup() -> None:
     assert any('<script>"&' in (element.text or "") for element in root.iter(f"{NS}text"))
 
 
+def test_who_else_is_there_is_on_it() -> None:
+    texts = [element.text for element in ElementTree.fromstring(svg.draw(topology(200))).iter(f"{NS}text")]
+    assert "other hosts" in texts and texts.count("on pier") == 16 and "4 endpoints" in texts
+    assert "seen on the LAN (8 of 12)" in texts and "192.168.2.57" in texts and "192.168.2.58" not in texts
+
+
 def test_the_tree() -> None:
     seen = list(tree.lines(topology(5)))
+    assert seen[3:8] == [
+        "├─ seen   192.168.2.50   fd77::50   00:00:5e:00:53:00   on br0",
+        "├─ seen   192.168.2.51   fd77::51   00:00:5e:00:53:01   Printers & Sons   on br0",
+        "├─ seen   192.168.2.52   fd77::52   00:00:5e:00:53:02   on br0",
+        "├─ host pier   192.168.2.3   4 endpoints",
+        "├─ host quay   fd77::4   1 endpoint",
+    ]
+    del seen[3:8]
     assert seen[:4] == [
         "harbour",
         "├─ router 192.168.2.1   through br0",

@@ -6,6 +6,7 @@ import click
 
 from berth import schema, spec
 from berth.cli.output import PORT, dry_run_option, engine, json_option, print_json, print_plan, warn
+from berth.cli.progress import waiting
 
 
 @click.command()
@@ -53,7 +54,7 @@ def attach(
         options=options,
         aliases=aliases,
     )
-    with engine(ctx) as api:
+    with waiting(f"attaching {sandbox} to {network}"), engine(ctx) as api:
         outcome = api.attach(request, dry_run=dry_run)
     warn(outcome)
     ep = outcome.value
@@ -78,7 +79,8 @@ def detach(ctx: click.Context, network: str, sandbox: str, dry_run: bool, as_jso
     SANDBOX as for `berth attach`, or the endpoint's name.
     """
     with engine(ctx) as api:
-        outcome = api.detach(network, sandbox, dry_run=dry_run)
+        with waiting(f"detaching {sandbox} from {network}"):
+            outcome = api.detach(network, sandbox, dry_run=dry_run)
         if dry_run:
             print_plan(outcome.plan, as_json=as_json)
         elif as_json:

@@ -18,7 +18,10 @@ def daemon(ctx: click.Context) -> None:
     from berth.daemon.events import Events
     from berth.daemon.look import Sources
     from berth.daemon.server import serve
+    from berth.doctor.examination import findings
 
     events = Events()
-    engine = wire.told_engine(events.tell, ctx.find_root().obj)
-    serve(engine, wire.socket_path(), wire.notices, wire.lease_clients, events, Sources(wire.host, wire.traffic))
+    store = ctx.find_root().obj
+    engine = wire.told_engine(events.tell, store)
+    sources = Sources(wire.host, wire.traffic, wire.neighbours, lambda: findings(wire.examine(store)))
+    serve(engine, wire.socket_path(), wire.notices, wire.lease_clients, events, sources)

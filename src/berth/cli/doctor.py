@@ -11,6 +11,7 @@ import click
 
 from berth import wire
 from berth.cli.output import engine, json_option, print_json, print_plan, steps
+from berth.cli.progress import waiting
 from berth.doctor.examination import CHECKS, findings
 from berth.doctor.report import Finding
 from berth.errors import Invalid
@@ -28,7 +29,8 @@ def doctor(ctx: click.Context, fix: bool, yes: bool, only: tuple[str, ...], as_j
     Nothing is changed without --fix, and with it only what Berth itself has made. Exit code 1 where anything is
     found.
     """
-    facts = wire.examine(ctx.find_root().obj)
+    with waiting("looking at this host and its sandboxes"):
+        facts = wire.examine(ctx.find_root().obj)
     found = findings(facts, only)
     done: list[dict[str, str]] = []
     if fix and any(each.ours for each in found):

@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from berth.cli.output import engine, json_option, print_json
+from berth.cli.progress import waiting
 from berth.model import Network
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def show(ctx: click.Context, bridge: str, as_json: bool) -> None:
     """
     from berth import wire
 
-    found = wire.lan(bridge)
+    with waiting(f"listening to the LAN behind {bridge}"):
+        found = wire.lan(bridge)
     with engine(ctx) as api:
         warnings = list(_warnings(found, [net for net in api.networks() if net.bridge == bridge]))
     if as_json:

@@ -13,6 +13,7 @@ import msgspec
 
 from berth import wire
 from berth.cli.output import engine, json_option, print_json
+from berth.engine.everywhere import everywhere
 from berth.errors import Refused
 from berth.topology import Topology, build
 
@@ -21,13 +22,15 @@ _PAUSE = 1  # seconds between two looks
 
 @click.command(name="map")
 @click.option("--svg", "picture", metavar="FILE", help="Draw a picture into a file; - for standard output.")
-@click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until interrupted.")
+@click.option("--watch", is_flag=True, help="Show it again whenever it has changed, until Ctrl-C.")
 @json_option
 @click.pass_context
 def show_map(ctx: click.Context, picture: str | None, watch: bool, as_json: bool) -> None:
     """Show the whole network: routers, NICs, networks, endpoints, published ports."""
     if picture and as_json:
         raise click.UsageError("--svg and --json are two ways to show it: give one")
+    if watch and not (picture or as_json or sys.stdout.isatty()):
+        raise click.UsageError("--watch draws on a terminal, and this is none: add --svg FILE or --json")
     seen: Topology | None = None
     while True:
         found = _look(ctx)
@@ -41,7 +44,16 @@ def show_map(ctx: click.Context, picture: str | None, watch: bool, as_json: bool
 
 def _look(ctx: click.Context) -> Topology:
     with engine(ctx) as api:
-        return build(socket.gethostname(), wire.host(), api.networks(), api.endpoints())
+        seen = everywhere(api)
+    return build(
+        socket.gethostname(),
+        wire.host(),
+        seen.networks,
+        seen.endpoints,
+        elsewhere=seen.elsewhere,
+        hosts=seen.hosts,
+        neighbours=wire.neighbours(),
+    )
 
 
 def _show(found: Topology, picture: str | None, *, as_json: bool, clear: bool) -> None:

@@ -10,6 +10,7 @@ import click
 
 from berth import wire
 from berth.cli.output import json_option, print_json
+from berth.cli.progress import waiting
 from berth.doctor.journey import Journey, Verdict, verdict
 from berth.doctor.target import parse
 
@@ -25,7 +26,9 @@ def trace(ctx: click.Context, source: str, destination: str, as_json: bool) -> N
     SRC is an endpoint by name, id or sandbox; DST an address, [IPv6]:PORT where it has a port. One real probe is sent
     and watched through nftables; nothing is left behind. Exit code 1 where it does not arrive.
     """
-    seen = wire.trace(ctx.find_root().obj, source, parse(destination))
+    target = parse(destination)
+    with waiting(f"following a probe from {source} to {destination}"):
+        seen = wire.trace(ctx.find_root().obj, source, target)
     told = verdict(seen)
     if as_json:
         print_json(_json(seen, told))

@@ -14,6 +14,7 @@ from functools import partial
 from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
+from berth.engine.recorded import Recorded
 from berth.errors import BerthError
 from berth.model import Address, Claim
 from berth.seams import Watch
@@ -31,8 +32,10 @@ class Conflicts:
     def __init__(self, engine: Engine, worker: Worker) -> None:
         self._engine = engine
         self._worker = worker
-        self._watches: dict[str, Watch] = {}  # by bridge
+        self._known: Recorded | None = None  # the records that the next two are from
+        self._lans: set[str] = set()  # bridges of the networks that are watched
         self._macs: dict[tuple[str, Address], set[str]] = {}  # of the endpoints that have an address
+        self._watches: dict[str, Watch] = {}  # by bridge
         self._suspects: dict[tuple[str, Address], Claim] = {}  # not looked at yet
         self._defended: dict[tuple[str, Address], float] = {}  # when last
         self._deaf: set[str] = set()  # bridges that could not be listened to, as was said
@@ -54,20 +57,22 @@ class Conflicts:
 
     async def _look(self) -> None:
         """See which LANs there are, listen to them, and ask ahead for the addresses that are given next."""
-        self._listen(await self._worker.run(self._know))
+        self._know(await self._worker.run(self._engine.recorded))
+        self._listen(self._lans)
         self._engine.vetted.watched(self._watches.keys())
         for ahead in await self._worker.run(self._engine.candidates):
             await asyncio.to_thread(self._engine.vet, ahead)  # it waits for answers, and no verb shall
 
-    def _know(self) -> set[str]:
-        """Read which endpoints there are; the bridges of their LANs."""
-        lans = {net.id: net.bridge for net in self._engine.networks() if net.vets}
+    def _know(self, records: Recorded) -> None:
+        """Which LANs there are, and which endpoints on them."""
+        if records is self._known:
+            return
+        lans = {net.id: net.bridge for net in records.networks if net.vets}
         macs: dict[tuple[str, Address], set[str]] = {}
-        for ep in self._engine.endpoints() if lans else ():
+        for ep in records.endpoints if lans else ():
             for interface in ep.addresses if ep.network in lans else ():
                 macs.setdefault((lans[ep.network], interface.ip), set()).add(ep.mac)
-        self._macs = macs
-        return set(lans.values())
+        self._known, self._lans, self._macs = records, set(lans.values()), macs
 
     def _listen(self, devs: set[str]) -> None:
         for dev, watch in list(self._watches.items()):

@@ -10,6 +10,7 @@ from itertools import count
 
 import msgspec
 
+from berth.daemon.logged import line
 from berth.events import Event, Operation
 
 _REMEMBERED = 1000  # events, for who asks what has been
@@ -115,14 +116,5 @@ async def stream(events: Events, since: str, after: int) -> AsyncIterator[bytes]
 
 
 def _line(operation: Operation) -> str:
-    """One line: key=value."""
-    words = [f"op={operation.verb}", f"ms={operation.seconds * 1000:.2f}"]
-    words += [f"{event.type}={_word(event.name or event.id[:12] or 'this')}" for event in operation.events[:3]]
-    words.append(f"error={_word(operation.error)}" if operation.error else "ok=true")
-    return " ".join(words)
-
-
-def _word(text: str) -> str:
-    """A value: in quotes where it has blanks, and on one line whatever it holds."""
-    shown = "".join(char if char.isprintable() else " " for char in text)
-    return '"' + shown.replace('"', "'") + '"' if " " in shown or '"' in shown or "=" in shown else shown
+    about = tuple((event.type, event.name or event.id[:12] or "this") for event in operation.events[:3])
+    return line("op", operation.verb, operation.seconds, error=operation.error, about=about)

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from berth.daemon.logged import line
 from berth.errors import BerthError, Refused
 
 LARGEST = 1 << 20  # bytes of a body; Docker's are a few hundred
@@ -33,22 +34,21 @@ def handler(name: str, answer: Answer, refuse: Refuse) -> Callable[[Request], Aw
 
     async def handle(request: Request) -> Response:
         start = time.perf_counter()
-        outcome = "ok"
+        failure = ""
         try:
             return Response(await answer(request, await body(request)), media_type="application/json")
         except ClientDisconnect:
-            outcome = "client gone"
+            failure = "client gone"
             return Response(status_code=400)
         except BerthError as error:
-            outcome = str(error)
+            failure = str(error)
             return refuse(error, error.status if isinstance(error, Unheard) else 0)
         except Exception as error:
-            outcome = "failed"
+            failure = "failed"
             log.exception("%s", name)
             return refuse(Refused(f"{type(error).__name__} in {name}, a fault of Berth's: see the daemon's log"), 500)
         finally:
-            words = "".join(char if char.isprintable() else " " for char in outcome)  # one line, whatever a client says
-            log.info("%s %.2f ms %s", name, (time.perf_counter() - start) * 1000, words)
+            log.info("%s", line("call", name, time.perf_counter() - start, error=failure))
 
     return handle
 

@@ -129,13 +129,16 @@ class Leases:
     async def settle(self) -> None:
         """Give up the leases that are on record no more, and tell servers names that became known."""
         before = self._held - self._wished
-        records, endpoints = await self._worker.run(lambda: (self._engine.leases(), self._engine.endpoints()))
-        known = {record.lease.request.key: record for record in records}
+        recorded = await self._worker.run(self._engine.recorded)
+        known = {record.lease.request.key: record for record in recorded.leases}
         for key in before - known.keys() - self._wished:
             await self._clients.release(key, tell=key not in self._kept)
             self._held.discard(key)
             self._kept.discard(key)
-        names = {ep.id: ep.name for ep in endpoints if ep.placement is Placement.HANDOVER and ep.name != ep.id[:12]}
+        if not known:
+            return
+        docker = [ep for ep in recorded.endpoints if ep.placement is Placement.HANDOVER]
+        names = {ep.id: ep.name for ep in docker if ep.name != ep.id[:12]}
         current = self._clients.leases()
         for key, record in known.items():
             name = names.get(record.endpoint, "")

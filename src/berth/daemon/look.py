@@ -7,18 +7,20 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from berth.daemon.metrics import Facts
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
+from berth.engine.everywhere import everywhere
 from berth.errors import BerthError
-from berth.model import Host, Traffic
-from berth.topology import Topology, build
+from berth.model import Host, Neighbour, Traffic
+from berth.topology import Lent, Topology, build, lent
 
 _FRESH = 1.5  # seconds for which counters are as good as new
-_EXAMINED = 60  # seconds between two examinations by the doctor, while somebody looks
+_REST = 30  # seconds between two examinations by the doctor, while somebody looks
+_SHARE = 0.005  # of a core that they may take all the same: what takes long is done the less often
 log = logging.getLogger("berth")
 
 
@@ -32,7 +34,20 @@ class Finding(Protocol):
     @property
     def message(self) -> str: ...
     @property
+    def why(self) -> str: ...
+    @property
     def fix(self) -> str: ...
+    @property
+    def command(self) -> bool: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the doctor said, and when."""
+
+    findings: Sequence[Finding] = ()
+    at: float = 0  # seconds since 1970; 0: it has not said anything yet
+    failed: str = ""  # why it could not look the last time
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +56,7 @@ class Sources:
 
     host: Callable[[], Host]
     traffic: Callable[[], Mapping[str, Traffic]]
+    neighbours: Callable[[], Sequence[Neighbour]]
     findings: Callable[[], Sequence[Finding]] | None = None
 
 
@@ -51,24 +67,39 @@ class Look:
         self._engine = engine
         self._worker = worker
         self._sources = sources
-        self._changed = changed  # told when the doctor says something else than before
-        self._found: Sequence[Finding] | None = None
-        self._examined = float("-inf")
+        self._changed = changed  # told when the doctor has looked
+        self._report = Report()
+        self._due = float("-inf")  # when the doctor looks next, if somebody asks for what it said
         self._examining: asyncio.Task[None] | None = None
         self._read: tuple[float, Mapping[str, Traffic]] = (float("-inf"), {})
 
     async def topology(self) -> Topology:
         """The map. Raises what the engine raises."""
-        return await self._worker.run(
-            lambda: build(socket.gethostname(), self._sources.host(), self._engine.networks(), self._engine.endpoints())
+        return await self._worker.run(self._map)
+
+    def _map(self) -> Topology:
+        seen = everywhere(self._engine)
+        return build(
+            socket.gethostname(),
+            self._sources.host(),
+            seen.networks,
+            seen.endpoints,
+            elsewhere=seen.elsewhere,
+            hosts=seen.hosts,
+            neighbours=self._sources.neighbours(),
         )
+
+    async def leases(self) -> tuple[Lent, ...]:
+        """The addresses that DHCP servers have given. Raises what the engine raises."""
+        records = await self._worker.run(self._engine.recorded)
+        return lent(records.leases, records.endpoints)
 
     async def facts(self, *, traffic: bool) -> Facts:
         """What the metrics are made of."""
-        networks, endpoints = await self._worker.run(
-            lambda: (tuple(self._engine.networks()), tuple(self._engine.endpoints()))
-        )
-        return Facts(networks, endpoints, await self.traffic() if traffic else None)
+        records = await self._worker.run(self._engine.recorded)
+        shared = self._engine.shared
+        contact = None if shared is None else shared.contact()
+        return Facts(records, await self.traffic() if traffic else None, contact)
 
     async def traffic(self) -> Mapping[str, Traffic]:
         """The counters of all links, at most so many seconds old."""
@@ -77,23 +108,28 @@ class Look:
             self._read = (now, await self._worker.run(self._sources.traffic))
         return self._read[1]
 
-    async def findings(self) -> Sequence[Finding] | None:
-        """What the doctor said last; None where there is none, or not yet: it may take seconds, and nobody waits."""
+    async def report(self) -> Report | None:
+        """What the doctor said last; None where there is none. It may take seconds, so nobody waits for it."""
         if self._sources.findings is None:
             return None
-        if self._examining is None and time.monotonic() - self._examined >= _EXAMINED:
+        if time.monotonic() >= self._due:
+            self.examine()
+        return self._report
+
+    def examine(self) -> None:
+        """Have the doctor look now, if it does not already."""
+        if self._examining is None and self._sources.findings is not None:
             self._examining = asyncio.create_task(self._examine(self._sources.findings))
-        return self._found
 
     async def _examine(self, doctor: Callable[[], Sequence[Finding]]) -> None:
         """In a thread of its own, and once for all who look."""
-        found = self._found
+        used = time.process_time()
         try:
-            found = await asyncio.to_thread(doctor)
+            self._report = Report(await asyncio.to_thread(doctor), time.time())
         except BerthError as error:
             log.warning("the doctor fails: %s", error)
+            self._report = replace(self._report, failed=str(error))
         finally:
-            self._examined, self._examining = time.monotonic(), None
-        if found != self._found:
-            self._found = found
-            self._changed()
+            rest = max(_REST, (time.process_time() - used) / _SHARE)
+            self._due, self._examining = time.monotonic() + rest, None
+        self._changed()

@@ -17,6 +17,7 @@ from pathlib import Path
 from berth import wire
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
+from berth.engine.recorded import Recorded
 from berth.errors import BerthError
 from berth.model import Address, Endpoint, Network
 from berth.names.records import Place, View, named, places, view
@@ -38,6 +39,8 @@ class Names:
         self._worker = worker
         self._networks: dict[str, Network] = {}
         self._endpoints: dict[str, Endpoint] = {}
+        self._known: Recorded | None = None  # the records as they were when all of it was arranged
+        self._wanted: frozenset[Place] = frozenset()
         self._views: dict[tuple[str, ...], View] = {}
         self._served: dict[Place, tuple[Server, tuple[int, int] | None]] = {}
         self._askers: dict[Place, tuple[str, ...]] = {}
@@ -88,17 +91,19 @@ class Names:
     async def _look(self) -> None:
         """Read all there is, and make it so."""
         self._changed.clear()
-        networks, endpoints = await self._worker.run(lambda: (self._engine.networks(), self._engine.endpoints()))
-        self._networks = {net.id: net for net in networks}
-        self._endpoints = {ep.id: ep for ep in endpoints}
+        known = await self._worker.run(self._engine.recorded)
+        if known is not self._known:
+            self._known = known
+            self._networks = {net.id: net for net in known.networks}
+            self._endpoints = {ep.id: ep for ep in known.endpoints}
+            self._views.clear()
+            self._wanted = places(self._networks.values(), self._endpoints.values())
+            self._askers = {place: place.networks for place in self._wanted}
         self._servers = _nameservers()
-        self._arrange()
+        self._arrange(self._wanted)
 
-    def _arrange(self) -> None:
+    def _arrange(self, wanted: frozenset[Place]) -> None:
         """Listen where one should, and nowhere else."""
-        self._views.clear()
-        wanted = places(self._networks.values(), self._endpoints.values())
-        self._askers = {place: place.networks for place in wanted}
         for place, (server, inode) in list(self._served.items()):
             # Whose path is gone has ended, and only these sockets would keep it.
             if place not in wanted or (place.ns and wire.sandbox_there(place.ns) != inode):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -17,15 +18,15 @@ from starlette.routing import Route
 
 from berth import rest
 from berth.daemon.events import Events, frame, stream
-from berth.daemon.look import Finding, Look
+from berth.daemon.look import Look, Report
 from berth.daemon.metrics import TYPE, Metrics
 from berth.errors import BerthError, codes
-from berth.topology import Topology, svg
+from berth.topology import Lent, Topology, svg
 
 _HERE = Path(__file__).parent / "web"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
 _ROUND = 2  # seconds between two looks at the counters
-_PARTS = ("map", "networks", "endpoints", "ports", "findings")
+_PARTS = ("map", "networks", "endpoints", "ports", "leases", "examined", "findings")
 
 
 class Page:
@@ -43,6 +44,7 @@ class Page:
             Route("/", _answered(self._page)),
             Route("/web/parts", _answered(self._parts)),
             Route("/web/stream", self._stream),
+            Route("/web/examine", _answered(self._examine)),
             Route("/web/{name}", _answered(_file)),
             Route("/v1/events", self._follow),
             Route("/metrics", _answered(self._scrape)),
@@ -58,14 +60,20 @@ class Page:
 
     async def _rendered(self) -> dict[str, str]:
         """Each part as HTML; one that has nothing to show is empty."""
-        topology, findings = await self._look.topology(), await self._look.findings()
-        return await asyncio.to_thread(_render, topology, findings)  # for a thousand endpoints it takes a while
+        topology, leases = await self._look.topology(), await self._look.leases()
+        report = await self._look.report()
+        return await asyncio.to_thread(_render, topology, leases, report)  # for a thousand endpoints it takes a while
+
+    async def _examine(self, _: Request) -> Response:
+        """Have the doctor look now: it changes nothing, so who may only see may have that, too."""
+        self._look.examine()
+        return Response(status_code=204)
 
     async def _stream(self, request: Request) -> Response:
         return StreamingResponse(self._fresh(), media_type="text/event-stream")
 
     async def _fresh(self) -> AsyncIterator[bytes]:
-        """That something changed, as it does, and the counters every other second: read only while somebody looks."""
+        """That something changed, as it does, and the counters that moved, every other second, while somebody looks."""
         changed = asyncio.Event()
         ended = asyncio.Event()
 
@@ -79,9 +87,13 @@ class Page:
         following = asyncio.create_task(follow())
         try:
             yield frame("hello", b"{}")
+            told: dict[str, tuple[int, int]] = {}
             while not ended.is_set():
-                yield frame("traffic", await self._counters())
-                await self._look.findings()  # has the doctor look again, if it is long ago
+                now = await self._counters()
+                moved = {link: count for link, count in now.items() if told.get(link) != count}
+                told = now
+                yield frame("traffic", msgspec.json.encode(moved))
+                await self._look.report()  # has the doctor look again, if it is long ago
                 try:
                     async with asyncio.timeout(_ROUND):
                         await changed.wait()
@@ -93,12 +105,13 @@ class Page:
         finally:
             following.cancel()
 
-    async def _counters(self) -> bytes:
+    async def _counters(self) -> dict[str, tuple[int, int]]:
+        """What each link's other end has received and sent; nothing where that cannot be read."""
         try:
             carried = await self._look.traffic()
         except BerthError:
-            return b"{}"
-        return msgspec.json.encode({link: (said.tx_bytes, said.rx_bytes) for link, said in carried.items()})
+            return {}
+        return {link: (said.tx_bytes, said.rx_bytes) for link, said in carried.items()}
 
     async def _follow(self, request: Request) -> Response:
         last = request.headers.get("last-event-id", "")
@@ -111,10 +124,10 @@ class Page:
         return Response(self._metrics.text(facts), headers={"content-type": TYPE})
 
 
-def _render(topology: Topology, findings: Sequence[Finding] | None) -> dict[str, str]:
+def _render(topology: Topology, leases: Sequence[Lent], report: Report | None) -> dict[str, str]:
     picture = Markup(svg.draw(topology, style=False))  # escapes what it is told by itself
     template = _templates().get_template("parts.html")
-    said = template.make_module({"topology": topology, "report": findings, "picture": picture})
+    said = template.make_module({"topology": topology, "lent": leases, "report": report, "picture": picture})
     return {part: Markup(getattr(said, part)()) for part in _PARTS}
 
 
@@ -130,7 +143,9 @@ async def _file(request: Request) -> Response:
 @cache
 def _templates() -> Environment:
     loader = FileSystemLoader(_HERE)
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    made.filters["utc"] = lambda seconds: datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return made
 
 
 def _may_write(request: Request) -> bool:

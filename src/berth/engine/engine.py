@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from berth.doctor.facts import Records
 from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
+from berth.engine.recorded import Recent, Recorded
 from berth.engine.vetted import Vetted
 from berth.model import (
     Address,
@@ -36,6 +37,7 @@ class Engine:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
+        self._recent = Recent(parts.store)
 
     def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]:
         """Make a network. Raises `Taken`, `Invalid`, `Exhausted`, … before anything is touched."""
@@ -67,6 +69,10 @@ class Engine:
         """All endpoints, or those of one network, oldest first."""
         with self._parts.store.read() as tx:
             return tx.endpoints(network=None if network is None else networks.find(tx, network).id)
+
+    def recorded(self) -> Recorded:
+        """All that is on record; the very same value as the last time where nothing was written since."""
+        return self._recent.read()
 
     def endpoint(self, identity: str) -> Endpoint | None:
         """The endpoint of that id."""

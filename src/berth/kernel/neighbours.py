@@ -9,12 +9,16 @@ import errno
 import socket
 import struct
 import time
+from collections.abc import Iterator
+from ipaddress import ip_address
 
-from berth.errors import Denied
+from berth.errors import Denied, Refused
 from berth.kernel import rtnl
 from berth.kernel.netlink import CREATE, REPLACE, ROUTE, Message, Netlink, Refusal, attr, attrs
+from berth.model import Neighbour
 
 _REACHABLE, _PROBE, _FAILED, _PERMANENT = 0x02, 0x10, 0x20, 0x80
+_KNOWN = _REACHABLE | 0x04 | 0x08 | _PROBE | _PERMANENT  # with those that have been silent for a while
 _USE = 0x01  # NTF_USE: resolve it, as if there were a packet to send
 _POLL = 0.01  # seconds
 _ROUTERS = "ff02::2"
@@ -62,6 +66,25 @@ def _entry(nl: Netlink, index: int, ip: str) -> tuple[int, bytes]:
         return 0, b""
     state = rtnl.NDMSG.unpack_from(answer)[2]
     return state, attrs(answer, rtnl.NDMSG.size).get(rtnl.NDA_LLADDR, b"") if not state & _FAILED else b""
+
+
+def known() -> tuple[Neighbour, ...]:
+    """The machines that the kernel knows a MAC of, without asking anybody. Raises `Refused`."""
+    with Netlink(ROUTE) as nl:
+        try:
+            return tuple(_entries(nl))
+        except Refusal as refusal:
+            raise Refused(f"cannot read the host's neighbours: {refusal.strerror}") from None
+
+
+def _entries(nl: Netlink) -> Iterator[Neighbour]:
+    names = {link.index: link.name for link in rtnl.links(nl)}
+    for data in nl.dump(rtnl.GETNEIGH, rtnl.NDMSG.pack(0, 0, 0, 0, 0)):
+        family, link, state, _, _ = rtnl.NDMSG.unpack_from(data)
+        found = attrs(data, rtnl.NDMSG.size)
+        mac = found.get(rtnl.NDA_LLADDR, b"")
+        if family in (socket.AF_INET, socket.AF_INET6) and state & _KNOWN and len(mac) == 6 and link in names:
+            yield Neighbour(ip_address(found[rtnl.NDA_DST]), mac.hex(":"), names[link])
 
 
 def solicit(dev: str) -> None:

@@ -6,14 +6,15 @@ import contextlib
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from berth import durable
-from berth.model import Endpoint, HostRecord
+from berth.model import Contact, Endpoint, HostRecord
 from berth.store.etcd import SharedTransaction, SharedTx, held
-from berth.store.gateway import Gateway, Members
+from berth.store.gateway import Away, Gateway, Members
 from berth.store.keyspace import Keyspace, View
 from berth.store.sqlite import SqliteStore
 from berth.store.watch import Watcher
@@ -44,6 +45,7 @@ class SharedStore(SqliteStore):
         self._beat = Keyspace(Gateway(where), prefix, host, terms.ttl)
         self._beating = threading.Lock()
         self._watchers: list[Watcher] = []
+        self._contact = Contact()
 
     def write(self, *, durable: bool = False) -> SharedTransaction:
         """A serialisable transaction on both; nothing of it stays after an error."""
@@ -53,6 +55,14 @@ class SharedStore(SqliteStore):
     def read(self) -> SharedTransaction:
         """A consistent view of each."""
         return SharedTransaction(self._db, "BEGIN", View(self._space, writing=False))
+
+    def mark(self) -> tuple[object, ...]:
+        """What has changed in either: etcd counts its revisions. While it is away, it changes nothing."""
+        try:
+            answer = self._space.gateway.call("/v3/kv/range", self._space.one("mark"))
+        except Away:
+            return (*super().mark(), None)
+        return (*super().mark(), int(answer["header"]["revision"]))
 
     def close(self) -> None:
         """Hang up and close the file; the lease is left to run out, for a daemon that starts again at once."""
@@ -66,7 +76,11 @@ class SharedStore(SqliteStore):
         """Renew the lease, from any thread; False: there is none any more. Raises what `Gateway.call` raises."""
         with self._beating:
             key = f"seen/host/{self.host}"
-            host = self._beat.values(self._beat.gateway.call("/v3/kv/range", self._beat.one(key))).get(key)
+            start = time.monotonic()
+            answer = self._beat.gateway.call("/v3/kv/range", self._beat.one(key))
+            took = time.monotonic() - start
+            self._contact = Contact(time.time(), took, int(answer["header"]["revision"]))
+            host = self._beat.values(answer).get(key)
             if host is None:
                 return False
             answer = self._beat.gateway.call("/v3/lease/keepalive", {"ID": str(host.lease)})
@@ -150,6 +164,11 @@ class SharedStore(SqliteStore):
         watcher = Watcher(Gateway(self._where), self._prefix, changed)
         self._watchers.append(watcher)
         return watcher.stop
+
+    def contact(self) -> Contact:
+        """As the last renewal of the lease and the watch found it."""
+        heard = max((watcher.heard for watcher in self._watchers), default=(0.0, 0))
+        return replace(self._contact, heard=heard[0], heard_revision=heard[1])
 
 
 def _holders(tx: SharedTx) -> dict[str, str]:

@@ -127,6 +127,10 @@ class SqliteStore:
         """A consistent view."""
         return Transaction(self._db, "BEGIN")
 
+    def mark(self) -> tuple[object, ...]:
+        """What others wrote (`PRAGMA data_version`), and what this connection did; neither reads a row."""
+        return self._db.execute("PRAGMA data_version").fetchone()[0], self._db.total_changes
+
 
 class Transaction:
     """The frame of a transaction: taken back after an error, else kept."""

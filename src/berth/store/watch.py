@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from base64 import b64decode
 from collections.abc import Callable
 
@@ -26,6 +27,7 @@ class Watcher:
         self._stopped = threading.Event()
         self._opened: list[socket.socket] = []
         self._next = 0  # the revision to go on from; 0: not known
+        self.heard = (0.0, 0)  # when etcd last told of something (seconds since 1970), and its revision then
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
 
@@ -47,6 +49,7 @@ class Watcher:
                     told = ""
                     if self._stopped.is_set():
                         break
+                    self.heard = time.time(), int(result["header"]["revision"])
                     self._hear(result.get("events", []))
             except Compacted:
                 self._next = 0

@@ -2,25 +2,69 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-from berth.model import Endpoint, Host, HostLink, Network, PortMapping
-from berth.topology.nouns import Nic, Node, Router, Segment, Topology
+from berth.model import Endpoint, Host, HostLink, HostRecord, Neighbour, Network, PortMapping
+from berth.topology.nouns import Machine, Nic, Node, Peer, Router, Segment, Topology
 
 _MADE = ("veth", "bridge", "ovs", "dummy", "tun")  # kinds of links that lead nowhere outside by themselves
 
 
-def build(name: str, host: Host, networks: Sequence[Network], endpoints: Sequence[Endpoint]) -> Topology:
-    """The map of a host of that name."""
-    by_network: dict[str, list[Endpoint]] = defaultdict(list)
+def build(
+    name: str,
+    host: Host,
+    networks: Sequence[Network],
+    endpoints: Sequence[Endpoint],
+    *,
+    elsewhere: Sequence[Endpoint] = (),
+    hosts: Sequence[HostRecord] = (),
+    neighbours: Sequence[Neighbour] = (),
+) -> Topology:
+    """The map of a host of that name.
+
+    `elsewhere`: endpoints on other hosts; `hosts`: who they are, this one too; `neighbours`: whom the kernel knows.
+    """
+    names = {each.id: each.name for each in hosts}
+    nodes: dict[str, list[Node]] = defaultdict(list)
     for ep in endpoints:
-        by_network[ep.network].append(ep)
+        nodes[ep.network].append(_node(ep))
+    for ep in elsewhere:
+        nodes[ep.network].append(_node(ep, names.get(ep.host) or f"host {ep.host[:8]}"))
     cables = {ep.link for ep in endpoints}
-    segments = tuple(_segment(net, by_network[net.id], host, cables) for net in networks)
+    segments = tuple(_segment(net, nodes[net.id], host, cables) for net in networks)
     used = {nic for segment in segments for nic in segment.nics}
     nics = tuple(_nic(link, host) for link in host.links if link.name in used or _outside(link, cables))
-    return Topology(name, nics, _routers(networks, host), segments)
+    routers = _routers(networks, host)
+    known = {router.address for router in routers} | {str(held.ip) for ep in endpoints for held in ep.addresses}
+    lans = {*(net.bridge for net in networks if net.driver == "flat"), *(nic.name for nic in nics)}
+    machines = _machines([each for each in neighbours if each.dev in lans and str(each.address) not in known])
+    return Topology(name, nics, routers, segments, machines, _peers(host, endpoints, elsewhere, hosts))
+
+
+def _machines(neighbours: Sequence[Neighbour]) -> tuple[Machine, ...]:
+    """One for each MAC on a link; who is known by a link-local address alone is left out."""
+    held: dict[tuple[str, str], list[Neighbour]] = defaultdict(list)
+    for each in neighbours:
+        if not each.address.is_link_local:
+            held[each.dev, each.mac].append(each)
+    ordered = [sorted(them, key=lambda each: (each.address.version, each.address)) for them in held.values()]
+    ordered.sort(key=lambda them: (them[0].address.version, them[0].address))
+    return tuple(
+        Machine(them[0].mac, tuple(str(each.address) for each in them), them[0].dev, them[0].vendor) for them in ordered
+    )
+
+
+def _peers(
+    host: Host, endpoints: Sequence[Endpoint], elsewhere: Sequence[Endpoint], hosts: Sequence[HostRecord]
+) -> tuple[Peer, ...]:
+    """The other hosts: this one is known by its endpoints, and by having the address that it told the others."""
+    own = {held.ip for link in host.links for held in link.addresses}
+    mine = {ep.host for ep in endpoints} | {each.id for each in hosts if own & {*each.underlay}}
+    count = Counter(ep.host for ep in elsewhere)
+    return tuple(
+        Peer(each.name, tuple(map(str, each.underlay)), count[each.id]) for each in hosts if each.id not in mine
+    )
 
 
 def _outside(link: HostLink, cables: set[str]) -> bool:
@@ -34,7 +78,7 @@ def _nic(link: HostLink, host: Host) -> Nic:
     return Nic(link.name, link.mac, link.up, shown, link.master)
 
 
-def _segment(net: Network, endpoints: Sequence[Endpoint], host: Host, cables: set[str]) -> Segment:
+def _segment(net: Network, nodes: Sequence[Node], host: Host, cables: set[str]) -> Segment:
     pool = net.pools[0] if net.pools else None
     return Segment(
         id=net.id,
@@ -46,7 +90,7 @@ def _segment(net: Network, endpoints: Sequence[Endpoint], host: Host, cables: se
         nics=net.nics if net.driver == "flat" else _ways_out(net, host, cables),
         internal=net.internal,
         capacity=0 if pool is None else pool.span.num_addresses,
-        nodes=tuple(_node(ep) for ep in endpoints),
+        nodes=tuple(nodes),
     )
 
 
@@ -59,7 +103,7 @@ def _ways_out(net: Network, host: Host, cables: set[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(port for several in ports.values() for port in several if port))
 
 
-def _node(ep: Endpoint) -> Node:
+def _node(ep: Endpoint, host: str = "") -> Node:
     return Node(
         id=ep.id,
         name=ep.name,
@@ -69,6 +113,7 @@ def _node(ep: Endpoint) -> Node:
         link=ep.link,
         ifname=ep.ifname,
         sandbox=ep.sandbox.path,
+        host=host,
     )
 
 

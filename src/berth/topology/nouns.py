@@ -26,6 +26,7 @@ class Node(msgspec.Struct, frozen=True):
     link: str
     ifname: str
     sandbox: str
+    host: str = ""  # the other host that it is on; "": this one
 
 
 class Segment(msgspec.Struct, frozen=True):
@@ -50,6 +51,23 @@ class Router(msgspec.Struct, frozen=True):
     nic: str
 
 
+class Machine(msgspec.Struct, frozen=True):
+    """Somebody else on a LAN of the host's, as far as the host's kernel has met it."""
+
+    mac: str
+    addresses: tuple[str, ...]
+    dev: str
+    vendor: str
+
+
+class Peer(msgspec.Struct, frozen=True):
+    """Another host that networks span."""
+
+    name: str
+    addresses: tuple[str, ...]
+    endpoints: int
+
+
 class Topology(msgspec.Struct, frozen=True):
     """One host and what hangs from it."""
 
@@ -57,8 +75,10 @@ class Topology(msgspec.Struct, frozen=True):
     nics: tuple[Nic, ...]
     routers: tuple[Router, ...]
     segments: tuple[Segment, ...]
+    machines: tuple[Machine, ...] = ()
+    peers: tuple[Peer, ...] = ()
 
     @property
     def endpoints(self) -> int:
-        """How many there are."""
+        """How many there are, on other hosts too."""
         return sum(len(segment.nodes) for segment in self.segments)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from html import escape
+from math import ceil
 
-from berth.topology.nouns import Nic, Node, Segment, Topology
+from berth.topology.nouns import Machine, Nic, Node, Peer, Segment, Topology
 from berth.topology.text import fit, width
 
 _MARGIN, _GAP = 24, 12
@@ -17,6 +18,8 @@ _LANE = 56  # between the columns, for the cables
 _CELL, _PAD = 208, 10  # an endpoint's width; room inside a box
 _HEAD = 62  # height of a card's head
 _LINE = 17  # from one line of a cell to the next
+_FEWEST, _WIDEST = 3, 12  # endpoints side by side
+_MOST = 8  # machines of the LAN that are drawn
 
 #: Colours and fonts; a page that shows the picture brings these rules itself.
 STYLE = """\
@@ -35,7 +38,7 @@ STYLE = """\
 
 def draw(topology: Topology, *, style: bool = True) -> str:
     """The picture as SVG. `style`: with its own colours and fonts, to stand by itself."""
-    columns = _columns(topology.endpoints)
+    columns = _columns(topology)
     side, nics, low = _side(topology)
     cards, cables = [], []
     y: float = _MARGIN
@@ -65,9 +68,15 @@ def draw(topology: Topology, *, style: bool = True) -> str:
     )
 
 
-def _columns(endpoints: int) -> int:
-    """Endpoints side by side: a picture that is about as wide as it is high."""
-    return 3 if endpoints <= 12 else 4 if endpoints <= 60 else 6 if endpoints <= 150 else 8
+def _columns(topology: Topology) -> int:
+    """Endpoints side by side: the fewest that make a picture at least as wide as it is high."""
+    most = max((len(_node_lines(node)) for segment in topology.segments for node in segment.nodes), default=0)
+    for columns in range(_FEWEST, _WIDEST):
+        rows = sum(ceil(len(segment.nodes) / columns) for segment in topology.segments)
+        high = rows * (_height(most) + _GAP) + len(topology.segments) * (_HEAD + _GAP)
+        if _SIDE + _LANE + columns * (_CELL + _GAP) >= high:
+            return columns
+    return _WIDEST
 
 
 def _kind(segment: Segment) -> str:
@@ -100,7 +109,36 @@ def _side(topology: Topology) -> tuple[list[str], dict[str, float], float]:
     frame = f'<rect class="card" x="{_MARGIN}" y="{top}" width="{_SIDE}" height="{y - top}" rx="10"/>'
     nics[""] = top + 22
     title = _text(topology.host, _MARGIN + _PAD, top + 26, _SIDE - 2 * _PAD, "title", 16)
-    return [*parts, frame, title, *inside], nics, y
+    others, y = _others(topology, y + _GAP)
+    return [*parts, frame, title, *inside, *others], nics, y
+
+
+def _others(topology: Topology, y: float) -> tuple[list[str], float]:
+    """Who else is there: the other hosts of the networks, and machines of the LAN; and where the column ends."""
+    parts: list[str] = []
+    groups = [("other hosts", [_peer_lines(peer) for peer in topology.peers])]
+    seen = [_machine_lines(machine) for machine in topology.machines]
+    more = f" ({_MOST} of {len(seen)})" if len(seen) > _MOST else ""
+    groups.append((f"seen on the LAN{more}", seen[:_MOST]))
+    for title, boxes in groups:
+        if not boxes:
+            continue
+        parts.append(_text(title, _MARGIN + 2, y + 14, _SIDE, "soft", 12))
+        y += 22
+        for lines in boxes:
+            parts.append(_box(lines, _MARGIN, y, _SIDE, ", ".join(text for text, _ in lines), "card"))
+            y += _height(len(lines)) + _GAP
+    return parts, y
+
+
+def _peer_lines(peer: Peer) -> list[tuple[str, str]]:
+    addresses = [(address, "mono") for address in peer.addresses]
+    return [(peer.name, "name"), *addresses, (f"{peer.endpoints} endpoint{'' if peer.endpoints == 1 else 's'}", "soft")]
+
+
+def _machine_lines(machine: Machine) -> list[tuple[str, str]]:
+    shown = [(address, "mono") for address in machine.addresses[:2]]
+    return [*shown, (machine.mac, "soft mono"), *([(machine.vendor, "soft")] if machine.vendor else [])]
 
 
 def _nic_lines(nic: Nic) -> list[tuple[str, str]]:
@@ -139,7 +177,7 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
     high = below - y if segment.nodes else _HEAD + 4
     head = " · ".join(filter(None, [segment.driver, segment.bridge, "internal" if segment.internal else ""]))
     gateway = f"gateway {', '.join(segment.gateways)}" if segment.gateways else ""
-    pools = "  ".join(filter(None, [", ".join(segment.subnets), gateway]))
+    pools = " · ".join(filter(None, [", ".join(segment.subnets), gateway]))
     count = f"{len(segment.nodes)} endpoint{'' if len(segment.nodes) == 1 else 's'}"
     third = (wide - 3 * _PAD) / 3
     parts = [
@@ -157,7 +195,9 @@ def _card(segment: Segment, x: float, y: float, columns: int) -> tuple[str, floa
 def _node_lines(node: Node) -> list[tuple[str, str]]:
     shown = node.ports if len(node.ports) <= 1 else (f"{node.ports[0]} +{len(node.ports) - 1}",)
     addresses = [line for address in node.addresses for line in _halves(address)]
-    return [(node.name, "name"), *((line, "mono") for line in addresses), *((port, "ports mono") for port in shown)]
+    where = [(f"on {node.host}", "soft")] if node.host else []
+    ports = [(port, "ports mono") for port in shown]
+    return [(node.name, "name"), *where, *((line, "mono") for line in addresses), *ports]
 
 
 def _halves(address: str) -> list[str]:
@@ -170,7 +210,8 @@ def _halves(address: str) -> list[str]:
 
 def _about(node: Node) -> str:
     ports = f", ports {', '.join(node.ports)}" if node.ports else ""
-    return f"{node.name}: {', '.join(node.addresses)}, {node.mac}, {node.ifname}{ports}"
+    where = f", on {node.host}" if node.host else ""
+    return f"{node.name}: {', '.join(node.addresses)}, {node.mac}, {node.ifname}{where}{ports}"
 
 
 # --- boxes and texts ------------------------------------------------------------------------------------

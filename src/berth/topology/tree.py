@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from berth.topology.nouns import Nic, Node, Segment, Topology
+from berth.topology.nouns import Machine, Nic, Node, Peer, Segment, Topology
 
 _Lines = Sequence[str]
 
@@ -21,6 +21,8 @@ def lines(topology: Topology) -> Iterator[str]:
     branches = [
         *([f"router {router.address}   through {router.nic}"] for router in topology.routers),
         *([_nic(nic)] for nic in topology.nics),
+        *([_machine(machine)] for machine in topology.machines),
+        *([_peer(peer)] for peer in topology.peers),
         *(_segment(segment) for segment in topology.segments),
     ]
     yield from _hang(branches)
@@ -38,6 +40,15 @@ def _nic(nic: Nic) -> str:
     return "   ".join([f"{nic.name}{where}", *nic.addresses, *([] if nic.up else ["down"])])
 
 
+def _machine(machine: Machine) -> str:
+    return "   ".join(filter(None, ["seen", *machine.addresses, machine.mac, machine.vendor, f"on {machine.dev}"]))
+
+
+def _peer(peer: Peer) -> str:
+    many = f"{peer.endpoints} endpoint{'' if peer.endpoints == 1 else 's'}"
+    return "   ".join([f"host {peer.name}", *peer.addresses, many])
+
+
 def _segment(segment: Segment) -> _Lines:
     where = f"{segment.driver} on {segment.bridge}" if segment.bridge else segment.driver
     out = "internal" if segment.internal else f"through {', '.join(segment.nics)}" if segment.nics else ""
@@ -47,6 +58,8 @@ def _segment(segment: Segment) -> _Lines:
 
 def _columns(nodes: Sequence[Node]) -> list[str]:
     """Endpoints with their names and addresses below each other."""
-    cells = [(node.name, ", ".join(node.addresses), ", ".join(node.ports)) for node in nodes]
-    widths = [max((len(row[column]) for row in cells), default=0) for column in range(3)]
+    cells = [
+        (node.name, ", ".join(node.addresses), ", ".join(node.ports), node.host and f"on {node.host}") for node in nodes
+    ]
+    widths = [max((len(row[column]) for row in cells), default=0) for column in range(4)]
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

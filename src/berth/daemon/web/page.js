@@ -2,7 +2,7 @@
 // Keeps the page fresh: the daemon says that something changed, and the parts that differ are put in place.
 
 const byId = (id) => document.getElementById(id);
-const parts = ["map", "networks", "endpoints", "ports", "findings"];
+const parts = ["map", "networks", "endpoints", "ports", "leases", "examined", "findings"];
 const shown = {};
 let counters = {};
 let before = {};
@@ -42,16 +42,41 @@ function put(fresh) {
     if (!place || shown[part] === fresh[part]) continue;
     shown[part] = fresh[part];
     const { scrollLeft, scrollTop } = place;
+    const unfolded = place.querySelector("details")?.open;
     place.innerHTML = fresh[part]; // made by the daemon's templates, which escape all that anybody typed
     place.scrollTo(scrollLeft, scrollTop);
+    if (unfolded) place.querySelector("details")?.setAttribute("open", "");
     if (part !== "endpoints") continue;
     for (const row of document.querySelectorAll("tr[data-id]")) {
       if (!known.has(row.dataset.id)) row.classList.add("new");
     }
   }
-  byId("findings-part").hidden = !fresh.findings.trim();
+  byId("findings-part").hidden = !fresh.examined.trim();
   filter();
   traffic();
+  times();
+}
+
+function span(seconds) {
+  const units = [[86400, "d"], [3600, "h"], [60, "min"], [1, "s"]];
+  const at = Math.max(units.findIndex(([size]) => seconds >= size), 0);
+  const [size, name] = seconds < 1 ? units[3] : units[at];
+  const next = units[at + 1];
+  const rest = next ? Math.floor((seconds % size) / next[0]) : 0;
+  const text = `${Math.floor(seconds / size)} ${name}`;
+  return rest && size > 60 ? `${text} ${rest} ${next[1]}` : text;
+}
+
+function times() {
+  for (const element of document.querySelectorAll("time[data-until]")) {
+    const left = Number(element.dataset.until) - Date.now() / 1000;
+    const text = left > 0 ? span(left) : "over";
+    element.title = new Date(Number(element.dataset.until) * 1000).toLocaleString();
+    if (element.textContent !== text) element.textContent = text;
+  }
+  for (const element of document.querySelectorAll("time[data-at]")) {
+    element.textContent = new Date(Number(element.dataset.at) * 1000).toLocaleTimeString();
+  }
 }
 
 function filter() {
@@ -96,8 +121,9 @@ function follow() {
   stream.addEventListener("change", refresh);
   stream.addEventListener("traffic", (event) => {
     [before, beforeAt] = [counters, countersAt];
-    [counters, countersAt] = [JSON.parse(event.data), performance.now()];
+    [counters, countersAt] = [{ ...counters, ...JSON.parse(event.data) }, performance.now()];
     traffic();
+    times();
   });
   stream.onerror = () => {
     live("not connected", "off");
@@ -105,6 +131,35 @@ function follow() {
   };
   addEventListener("pagehide", () => stream.close(), { once: true });
 }
+
+// --- the doctor ---
+
+async function copy(button) {
+  try {
+    await navigator.clipboard.writeText(button.dataset.copy);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(button.previousElementSibling); // to be copied by hand
+    button.textContent = "Selected";
+  }
+  setTimeout(() => (button.textContent = "Copy"), 2000);
+}
+
+async function examine() {
+  byId("examine").disabled = true;
+  try {
+    await fetch("/web/examine"); // what it finds comes by the stream
+  } catch {
+    live("the daemon does not answer", "off");
+  }
+  setTimeout(() => (byId("examine").disabled = false), 1000);
+}
+
+byId("examine").addEventListener("click", examine);
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) copy(button);
+});
 
 // --- forms, on a page that may change things ---
 

@@ -35,13 +35,14 @@ def examine(parts: Parts) -> Records:
     with parts.lock.held():
         with parts.store.read() as tx:
             networks, endpoints, left = tx.networks(), tx.endpoints(), len(tx.intents())
+            leases = tuple(tx.leases())
         gone, want, scope = _due(parts)
         plan, refusal = Plan(), ""
         try:
             plan = diff(want, parts.kernel.read(scope))
         except Taken as error:
             refusal = str(error)
-    return Records(tuple(networks), tuple(endpoints), tuple(gone), plan, refusal, left)
+    return Records(tuple(networks), tuple(endpoints), tuple(gone), plan, refusal, left, leases)
 
 
 def _due(parts: Parts) -> tuple[list[Endpoint], State, Scope]:

@@ -10,12 +10,12 @@ import selectors
 import socket
 import time
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from berth.lan import frames
 from berth.lan.packets import Packets
-from berth.model import Address
+from berth.model import Address, Claim
 
 #: Seconds to wait, from and to: before each question, and at the end.
 Pace = Sequence[tuple[float, float]]
@@ -45,7 +45,7 @@ def who_has(
         return {}
     try:
         with _ports(via) as ports:
-            asking = Asking(packets, frozenset(addresses), source=source, ports=ports, probes=False)
+            asking = Asking(packets, frozenset(addresses), source=source, ports=ports, heard=frames.answer)
             asking.run(((0, 0), (within, within)), every=every)
     finally:
         packets.close()
@@ -79,12 +79,12 @@ class Asking:
         mine: Collection[str] = (),
         source: Address | None = None,
         ports: Sequence[socket.socket] = (),
-        probes: bool = True,
+        heard: Callable[[bytes], Claim | None] = frames.claim,
     ) -> None:
-        """`mine`: whose answers do not count, beside the link's own. `probes`: who is about to take one counts too."""
+        """`mine`: whose answers do not count, beside the link's own. `heard`: what of a frame counts."""
         self.macs: defaultdict[Address, set[str]] = defaultdict(set)
         self._packets, self._addresses, self._ports = packets, addresses, ports
-        self._mine, self._source, self._probes = {*mine, packets.mac}, source, probes
+        self._mine, self._source, self._heard = {*mine, packets.mac}, source, heard
 
     def run(self, pace: Pace, *, every: bool = False) -> None:
         """Ask at a pace. `every`: until its end, also where each address has its answer."""
@@ -115,6 +115,6 @@ class Asking:
                 self._hear()
 
     def _hear(self) -> None:
-        for said in filter(None, map(frames.claim, self._packets.take())):
-            if said.address in self._addresses and said.mac not in self._mine and (self._probes or not said.probe):
+        for said in filter(None, map(self._heard, self._packets.take())):
+            if said.address in self._addresses and said.mac not in self._mine:
                 self.macs[said.address].add(said.mac)

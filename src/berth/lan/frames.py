@@ -33,6 +33,14 @@ def claim(frame: bytes) -> Claim | None:
     return None
 
 
+def answer(frame: bytes) -> Claim | None:
+    """The same, but only of a frame that answers a question: an ARP reply, or an advertisement."""
+    said = claim(frame)
+    if said is None or said.probe or (frame[12:14] == b"\x08\x06" and frame[20:22] != b"\0\2"):
+        return None
+    return said
+
+
 def _arp(frame: bytes) -> Claim | None:
     """A request claims its sender's address as well as a reply does (RFC 5227 section 2.1.1)."""
     if len(frame) < 42 or frame[14:20] != _ETHERNET_IPV4 or frame[20:22] not in (b"\0\1", b"\0\2"):

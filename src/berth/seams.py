@@ -172,6 +172,23 @@ class Lan(Protocol):
         ...
 
 
+class WhoHas(Protocol):
+    """Asking a link who has addresses."""
+
+    def __call__(
+        self,
+        dev: str,
+        addresses: Sequence[Address],
+        *,
+        source: Address | None = None,
+        within: float = 0.4,
+        every: bool = True,
+        via: Sequence[str] = (),
+    ) -> Mapping[Address, frozenset[str]]:
+        """The MACs of all that answer for each; see `berth.lan.asking`."""
+        ...
+
+
 class Notices(Protocol):
     """What the kernel tells of changes to the firewall."""
 

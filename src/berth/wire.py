@@ -21,10 +21,10 @@ from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from berth.client import Client
-    from berth.doctor.facts import Facts
+    from berth.doctor.facts import Facts, Keeping
     from berth.doctor.journey import Journey, Target
     from berth.engine.uplink import Uplinks
     from berth.events import Tell
@@ -155,20 +155,50 @@ def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str],
     return Clients(changed, lost, holder)
 
 
-def examine(store: str | None = None) -> Facts:
-    """The facts that `berth doctor` rests on; always in this process. Raises what `engine` raises."""
-    from berth.kernel.symptoms import gather
+def examine(store: str | None = None, internet: Sequence[Address] = ()) -> Facts:
+    """The facts that `berth doctor` rests on; always in this process. Raises what `engine` raises.
+
+    `internet`: whom containers should reach, if the host does. Takes a second or two, of which the state lock is held
+    for next to nothing.
+    """
+    from berth.kernel.symptoms import Ways, gather
+    from berth.lan.asking import who_has
+    from berth.lan.overlap import offered
 
     examining = engine(store)
     try:
-        return gather(examining.examine())
+        records = examining.examine()
     finally:
         examining.close()
+    answering = _daemon(socket_path())
+    if answering is not None:
+        answering.close()
+    return gather(records, Ways(who_has, offered, _keeping, answering is not None, tuple(internet)))
+
+
+def internet() -> tuple[Address, ...]:
+    """Whom containers should reach; see `kernel.inquiries.internet`."""
+    from berth.kernel.inquiries import internet as found
+
+    return found()
+
+
+def _keeping(pairs: Sequence[tuple[str, str]]) -> Sequence[Keeping]:
+    """See `kernel.keeping`."""
+    root = host_root()
+    if root is None:
+        return ()
+    from berth.kernel.keeping import keeping
+    from berth.kernel.uplink import LinuxUplink
+
+    records = uplink_records()
+    return tuple(keeping(LinuxUplink(root), pairs, lambda nic: records.load(nic).adopted is not None))
 
 
 def trace(store: str | None, source: str, target: Target) -> Journey:
     """What became of one probe from an endpoint, by name, id or sandbox. Raises `NotFound`, and what `follow` does."""
     from berth.kernel.trace import follow
+    from berth.lan.asking import who_has
 
     api = engine(store)
     try:
@@ -177,7 +207,7 @@ def trace(store: str | None, source: str, target: Target) -> Journey:
         if not found:
             raise NotFound(f"no endpoint {source}: see `berth endpoint ls`")
         leaving = [ep for ep in found if target.address.version in ep.default_route] or found
-        return follow(api.network(leaving[0].network), leaving[0], target)
+        return follow(api.network(leaving[0].network), leaving[0], target, who_has)
     finally:
         api.close()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from berth import wire
+from berth import spec, wire
 from berth.cli.output import engine, json_option, print_json, print_plan, steps
 from berth.cli.progress import waiting
 from berth.doctor.examination import CHECKS, findings
@@ -21,16 +21,26 @@ from berth.errors import Invalid
 @click.option("--fix", is_flag=True, help="Mend what is Berth's to mend, after showing it.")
 @click.option("--yes", is_flag=True, help="With --fix: do not ask.")
 @click.option("--only", multiple=True, metavar="CHECK", type=click.Choice(list(CHECKS)), help="This check; repeatable.")
+@click.option(
+    "--internet",
+    multiple=True,
+    metavar="IP",
+    help="Whom containers should reach by ping, if this host does; repeatable. By default the host's name servers that"
+    " are on the internet, else 1.1.1.1 and 2606:4700:4700::1111.",
+)
 @json_option
 @click.pass_context
-def doctor(ctx: click.Context, fix: bool, yes: bool, only: tuple[str, ...], as_json: bool) -> None:
+def doctor(
+    ctx: click.Context, fix: bool, yes: bool, only: tuple[str, ...], internet: tuple[str, ...], as_json: bool
+) -> None:
     """Say what is wrong with this host's networks, why it matters, and the exact command that mends it.
 
     Nothing is changed without --fix, and with it only what Berth itself has made. Exit code 1 where anything is
     found.
     """
+    beyond = tuple(spec.parse_address(each, "--internet") for each in internet) or wire.internet()
     with waiting("looking at this host and its sandboxes"):
-        facts = wire.examine(ctx.find_root().obj)
+        facts = wire.examine(ctx.find_root().obj, beyond)
     found = findings(facts, only)
     done: list[dict[str, str]] = []
     if fix and any(each.ours for each in found):
@@ -39,7 +49,7 @@ def doctor(ctx: click.Context, fix: bool, yes: bool, only: tuple[str, ...], as_j
         _consent(yes=yes)
         with engine(ctx) as api:
             done = steps(api.reconcile().plan)
-        found = findings(wire.examine(ctx.find_root().obj), only)
+        found = findings(wire.examine(ctx.find_root().obj, beyond), only)
     if as_json:
         print_json({"done": done, "findings": _json(found)} if fix else _json(found))
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network
 
-from berth.model import Address, Endpoint, Host, HostLink, Network, PortMapping
+from berth.model import Address, Endpoint, Host, HostLink, Ipam, LeaseRecord, Network, PortMapping
 from berth.plan import Plan
 from berth.state import MARK, ours
 
@@ -20,6 +21,7 @@ class Records:
     plan: Plan = field(default_factory=Plan)
     refusal: str = ""  # why reconcile would do nothing
     interrupted: int = 0  # changes that a dead process has left half done
+    leases: tuple[LeaseRecord, ...] = ()
 
     @property
     def flat(self) -> Iterator[Network]:
@@ -30,6 +32,18 @@ class Records:
         """The endpoints of a network that are there."""
         gone = {ep.id for ep in self.gone}
         return (ep for ep in self.endpoints if ep.network == net.id and ep.id not in gone)
+
+    def ranges(self, net: Network) -> Iterator[tuple[IPv4Network, frozenset[IPv4Address]]]:
+        """The ranges that Berth gives a network's IPv4 addresses from by itself, and what of each is not free."""
+        leased = {record.lease.address.ip for record in self.leases}
+        held = {address.ip for ep in self.of(net) for address in ep.addresses}
+        if net.addresses == "dhcp" or (net.ipam is Ipam.POOL and held <= leased):
+            return  # what is Docker's may be from the LAN's own server: nobody can say before the first container
+        for pool in net.pools:
+            if isinstance(pool.span, IPv4Network):
+                kept = {*held, *pool.reserved, pool.gateway, *(address for _, address in pool.aux)}
+                kept |= {pool.subnet.network_address, pool.subnet.broadcast_address}
+                yield pool.span, frozenset(each for each in kept if isinstance(each, IPv4Address))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +58,42 @@ class ForeignChain:
 
 @dataclass(frozen=True, slots=True)
 class Unreached:
-    """A next hop that does not answer an endpoint, and as far as its question came."""
+    """What does not answer an endpoint, and as far as its question came."""
 
     endpoint: Endpoint
     address: Address
+    kind: str = "router"  # router | peer (on the same network) | internet
+    halt: str = ""  # who ended the question, in words; "": not followed
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """An address of a network's own range that a DHCP server of the LAN's offers."""
+
+    network: Network
+    address: IPv4Address
+    server: IPv4Address
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """A port of a LAN's bridge, and who would make it one after a reboot."""
+
+    nic: str
+    bridge: str
+    written: bool  # some system's files name the bridge
+    managers: tuple[str, ...] = ()  # running, managing the NIC, and configured by files that do not
+    adopted: bool = False  # by `berth uplink adopt`
+    root: str = "/"  # where the files are
+
+
+@dataclass(frozen=True, slots=True)
+class Deaf:
+    """A name server that an endpoint's sandbox asks, and that does not answer."""
+
+    endpoint: Endpoint
+    server: str
+    daemon: bool  # Berth's runs, which answers at 127.0.0.11
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +108,13 @@ class Facts:
     unheard: tuple[tuple[Endpoint, PortMapping], ...] = ()  # published ports that nobody waits on
     foreign: tuple[ForeignChain, ...] = ()
     unreached: tuple[Unreached, ...] = ()
+    overlaps: tuple[Overlap, ...] = ()
+    keeping: tuple[Keeping, ...] = ()
+    deaf: tuple[Deaf, ...] = ()
+    docker: tuple[
+        str, ...
+    ] = ()  # where Docker has rules: nftables | iptables-nft | iptables-legacy; the first is in use
+    now: float = 0  # seconds since 1970
 
     def uplinks(self, net: Network) -> tuple[HostLink, ...]:
         """The ports of a LAN's bridge that are not cables of containers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from berth.doctor.facts import Records
 from berth.engine import peers
@@ -11,8 +11,8 @@ from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError, Taken
 from berth.flows import NftFlows
-from berth.model import Endpoint, Network, Placement
-from berth.plan import Plan, diff
+from berth.model import Endpoint, LeaseRecord, Network, Placement
+from berth.plan import Plan, diff, subject
 from berth.rates import NftRate
 from berth.seams import Outcome, Scope
 from berth.state import HOST, NftElement, NftGuard, NftHook, NftPass, NftTable, Obj, State, Veth, Zoned, keys
@@ -22,7 +22,7 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
     """Finish or take back what was under way, forget what is gone, make what is missing, remove what is not wanted."""
     with parts.changing():
         _go_round_obstacles(parts)
-        gone, want, scope = _due(parts)
+        gone, want, scope = _due(parts, _recorded(parts))
         with parts.store.write() as tx:
             for ep in gone:
                 forget(tx, ep.id)
@@ -31,32 +31,69 @@ def reconcile(parts: Parts) -> Outcome[tuple[str, ...]]:
     return Outcome(tuple(f"endpoint {ep.name}: {_why(ep)} is gone" for ep in gone), plan)
 
 
+@dataclass(frozen=True, slots=True)
+class _Recorded:
+    """The records of one moment."""
+
+    networks: tuple[Network, ...]
+    endpoints: tuple[Endpoint, ...]
+    others: frozenset[Obj]  # what should exist for endpoints on other hosts
+    leases: tuple[LeaseRecord, ...]
+    interrupted: int
+
+
+def _recorded(parts: Parts) -> _Recorded:
+    with parts.store.read() as tx:
+        networks = tuple(tx.networks())
+        others = frozenset(peers.all_of(parts, tx, networks))
+        return _Recorded(networks, tuple(tx.endpoints()), others, tuple(tx.leases()), len(tx.intents()))
+
+
 def examine(parts: Parts) -> Records:
-    """What is on record, and what `reconcile` would do to host and records. Changes nothing."""
+    """What is on record, and what `reconcile` would do to host and records. Changes nothing.
+
+    Others may work meanwhile: the lock is held only to look once more at what seems wrong, which may have been a verb
+    half done.
+    """
+    found = _recorded(parts)
+    gone, want, scope = _due(parts, found)
+    try:
+        plan = diff(want, parts.kernel.read(scope))
+    except (Taken, OSError):  # somebody else's is in the way, or links came and went all the time
+        return _examine_held(parts, None)
+    if plan or gone or found.interrupted:
+        return _examine_held(parts, plan)
+    return Records(found.networks, found.endpoints, leases=found.leases)
+
+
+def _examine_held(parts: Parts, suspected: Plan | None) -> Records:
+    """The same while nobody else works; of the kernel's state only what a plan is about. None: all of it."""
     with parts.lock.held():
-        with parts.store.read() as tx:
-            networks, endpoints, left = tx.networks(), tx.endpoints(), len(tx.intents())
-        gone, want, scope = _due(parts)
+        found = _recorded(parts)
+        gone, want, scope = _due(parts, found)
+        if suspected is not None:
+            about = keys(map(subject, suspected.ops))
+            want = frozenset(obj for obj in want if obj.key in about)
+            seen = (*want, *map(subject, suspected.ops))
+            scope = Scope(about, namespaces=frozenset(obj.ns for obj in seen if isinstance(obj, Veth)))
         plan, refusal = Plan(), ""
         try:
-            plan = diff(want, parts.kernel.read(scope))
+            plan = diff(want, parts.kernel.read(scope)) if scope.keys else Plan()
         except Taken as error:
             refusal = str(error)
-    return Records(tuple(networks), tuple(endpoints), tuple(gone), plan, refusal, left)
+    return Records(found.networks, found.endpoints, tuple(gone), plan, refusal, found.interrupted, found.leases)
 
 
-def _due(parts: Parts) -> tuple[list[Endpoint], State, Scope]:
+def _due(parts: Parts, found: _Recorded) -> tuple[list[Endpoint], State, Scope]:
     """The endpoints whose sandbox is gone, what should exist for all others, and where to look for it."""
-    with parts.store.read() as tx:
-        networks = {net.id: net for net in tx.networks()}
-        endpoints = [ep for ep in tx.endpoints() if peers.here(parts, networks[ep.network], ep)]
-        others = peers.all_of(parts, tx, networks.values())
+    networks = {net.id: net for net in found.networks}
+    endpoints = [ep for ep in found.endpoints if peers.here(parts, networks[ep.network], ep)]
     if not parts.kernel.enters():
         endpoints = [_from_outside(ep) for ep in endpoints]
     cables = _cables(parts, endpoints)
     gone = [ep for ep in endpoints if not _alive(parts, ep, cables)]
     lost = {ep.id for ep in gone}
-    want: set[Obj] = others
+    want: set[Obj] = {*found.others}
     for net in networks.values():
         want |= parts.want_network(net)
     for ep in endpoints:

@@ -123,7 +123,7 @@ class _Peers:
     """Finds the inner ends of cables: which namespace the kernel's id means, and what its links are called."""
 
     def __init__(self, nl: Netlink, namespaces: Iterable[str]) -> None:
-        self._by_id: dict[int, tuple[str, dict[int, rtnl.Link]]] = {}
+        self._by_id: dict[int, tuple[str, dict[int, rtnl.End]]] = {}
         for ns in sorted({HOST, *namespaces}):
             try:
                 self._learn(nl, ns)
@@ -141,7 +141,7 @@ class _Peers:
             os.close(fd)
         if known_as >= 0:
             with inside(ns), Netlink(ROUTE) as there:
-                self._by_id[known_as] = (ns, {link.index: link for link in rtnl.links(there)})
+                self._by_id[known_as] = (ns, rtnl.ends(there))
 
     def of(self, link: rtnl.Link) -> tuple[str, str, str, int]:
         """(namespace, name, MAC, MTU) of a cable's inner end; "?" for one that is nowhere known."""

@@ -6,83 +6,132 @@ What takes time to answer is asked at the same time, each by a thread of its own
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv4Network
 
-from berth.doctor.facts import Facts, ForeignChain, Records, Unreached, is_cable, own_bridges
-from berth.errors import BerthError
-from berth.kernel import listeners, nft, nft_text, probes, read, sysctl
+from berth.doctor.facts import Facts, ForeignChain, Keeping, Overlap, Records, Unreached, is_cable, own_bridges
+from berth.kernel import docker, inquiries, neighbours, nft, nft_text, read, sysctl
 from berth.kernel.netlink import NETFILTER, Netlink
-from berth.kernel.netns import inside
-from berth.model import Address, Endpoint, Host, Placement, PortMapping
+from berth.model import Address, Endpoint, Host, PortMapping
+from berth.seams import WhoHas
 
-_PATIENCE = 1.2  # seconds that a next hop has to answer
-_AT_ONCE = 16
+_AT_ONCE = 24
 _FORWARD = 2  # NF_INET_FORWARD
 #: Chains that Berth makes its way through by itself, or that are told of its bridges.
 _KNOWN = frozenset({("ip", "filter"), ("ip6", "filter"), ("inet", "firewalld")})
 _ACCEPTING = re.compile(r'[io]ifname \{?\s*"?([^" }]+)"? .*\baccept\b')
+_NEIGHBOURS = 3  # of the host's on a LAN, of which one is asked by containers
 
 
-def gather(records: Records) -> Facts:
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How to ask what this module cannot, and what for."""
+
+    who_has: WhoHas
+    #: An address of a range that a DHCP server behind a bridge offers, and that server.
+    offered: Callable[[str, IPv4Network, Collection[IPv4Address]], tuple[IPv4Address, IPv4Address] | None]
+    keeping: Callable[[Sequence[tuple[str, str]]], Sequence[Keeping]]  # of NICs with their bridges
+    daemon: bool = False  # it runs, and answers for names
+    internet: tuple[Address, ...] = ()  # whom containers should reach, if the host does
+
+
+def gather(records: Records, ways: Ways) -> Facts:
     """The facts that every check rests on. Raises what `read.host` raises."""
     host = read.host()
+    facts = Facts(records, host, strict=_strict(host), foreign=tuple(_foreign(records)), now=time.time())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        questions = _questions(records, host).items()
-        asked = [(bridge, pool.submit(probes.who_has, bridge, wanted)) for bridge, wanted in questions]
-        hops = [(ep, hop, pool.submit(_answers, ep, hop)) for ep, hop in _next_hops(records)]
-        heard = [(ep, pool.submit(_unheard, ep)) for ep in _publishing(records)]
-        facts = Facts(records, host, strict=_strict(host), foreign=tuple(_foreign(records)))
-        answers = {(bridge, ip): macs for bridge, told in asked for ip, macs in told.result().items()}
-        unreached = tuple(Unreached(ep, hop) for ep, hop, answered in hops if not answered.result())
-        unheard = tuple((ep, port) for ep, told in heard for port in told.result())
-    return replace(facts, answers=answers, unreached=unreached, unheard=unheard)
+        asked = {question: pool.submit(ways.who_has, *question, via=via) for question, via in _questions(facts)}
+        offered = [
+            (net, pool.submit(ways.offered, net.bridge, *span)) for net in records.flat for span in records.ranges(net)
+        ]
+        lost = pool.submit(_unreached, facts, ways, pool)
+        deaf = [
+            pool.submit(inquiries.deaf, ep, server, daemon=ways.daemon)
+            for ep, server in inquiries.resolvers(records, daemon=ways.daemon)
+        ]
+        unheard = pool.submit(_unheard, records)
+        nics = [(link.name, net.bridge) for net in records.flat for link in facts.uplinks(net)]
+        return replace(
+            facts,
+            keeping=tuple(ways.keeping(tuple(dict.fromkeys(nics)))) if nics else (),
+            docker=docker.backends() if records.networks else (),
+            answers={(dev, ip): macs for (dev, _), told in asked.items() for ip, macs in told.result().items()},
+            overlaps=tuple(Overlap(net, *each) for net, told in offered if (each := told.result()) is not None),
+            deaf=tuple(filter(None, (told.result() for told in deaf))),
+            unheard=unheard.result(),
+            unreached=tuple(inquiries.followed(facts, lost.result(), ways.who_has)),
+        )
 
 
-def _questions(records: Records, host: Host) -> dict[str, tuple[Address, ...]]:
-    """Whose addresses are asked for, by bridge: the LANs' routers, those of containers, and the host's own."""
-    asked = {link.name: [held.ip for held in link.addresses if not held.is_link_local] for link in own_bridges(host)}
-    for net in records.flat:
-        wanted = asked.setdefault(net.bridge, [])
-        wanted += [pool.gateway for pool in net.pools if pool.gateway is not None]
-        wanted += [held.ip for ep in records.of(net) for held in ep.addresses]
-    return {bridge: tuple(dict.fromkeys(wanted)) for bridge, wanted in asked.items() if wanted}
+# --- the LAN ---
 
 
-def _next_hops(records: Records) -> Iterator[tuple[Endpoint, Address]]:
-    """For each network, the routers of the endpoint that came last: what keeps one from them keeps all."""
-    for net in records.networks:
-        full = [ep for ep in records.of(net) if ep.placement is Placement.FULL]
-        for version in full[-1].default_route if full else ():
-            hop = next((p.gateway for p in net.pools if p.subnet.version == version and p.gateway is not None), None)
-            if hop is not None:
-                yield full[-1], hop
+def _questions(facts: Facts) -> Iterator[tuple[tuple[str, tuple[Address, ...]], tuple[str, ...]]]:
+    """Whose addresses are asked for on which bridge, and by which of its ports: () for all.
+
+    The host's own and routers' are asked for everywhere. Containers' only where others than containers are: each
+    question would go to each of them.
+    """
+    common = {
+        link.name: [held.ip for held in link.addresses if not held.is_link_local] for link in own_bridges(facts.host)
+    }
+    for net in facts.records.flat:
+        common.setdefault(net.bridge, []).extend(pool.gateway for pool in net.pools if pool.gateway is not None)
+    for bridge, wanted in common.items():
+        if wanted:
+            yield (bridge, tuple(dict.fromkeys(wanted))), ()
+    for net in facts.records.flat:
+        ports = tuple(link.name for link in facts.uplinks(net))
+        theirs = tuple(held.ip for ep in facts.records.of(net) for held in ep.addresses)
+        if theirs and ports:
+            yield (net.bridge, theirs), ports
 
 
-def _answers(ep: Endpoint, hop: Address) -> bool:
-    """Whether a next hop answers an endpoint; True where that cannot be asked."""
-    source = next((held.ip for held in ep.addresses if held.version == hop.version), None)
-    try:
-        with inside(ep.sandbox.path):
-            return bool(probes.who_has(ep.ifname, (hop,), source=source, within=_PATIENCE, every=False))
-    except (BerthError, OSError):
-        return True
+def _known(facts: Facts, who_has: WhoHas) -> Mapping[str, Sequence[Address]]:
+    """Machines of the LANs that answer the host, by bridge."""
+    own = {held.ip for ep in facts.records.endpoints for held in ep.addresses}
+    own |= {pool.gateway for net in facts.records.networks for pool in net.pools if pool.gateway is not None}
+    own |= {route.via for route in facts.host.routes if route.via is not None}
+    found = neighbours.known({net.bridge for net in facts.records.flat})
+    near = {dev: [ip for ip in ips if ip not in own][:_NEIGHBOURS] for dev, ips in found.items()}
+    return {dev: tuple(who_has(dev, ips, every=False)) for dev, ips in near.items() if ips}
 
 
-def _publishing(records: Records) -> Iterator[Endpoint]:
-    gone = {ep.id for ep in records.gone}
-    return (ep for ep in records.endpoints if ep.ports and ep.id not in gone and ep.placement is Placement.FULL)
+# --- sandboxes ---
 
 
-def _unheard(ep: Endpoint) -> tuple[PortMapping, ...]:
-    """The published ports that nobody in the sandbox waits on."""
-    try:
-        with inside(ep.sandbox.path):
-            heard = {proto: listeners.listening(proto) for proto in ("tcp", "udp")}
-    except BerthError:
-        return ()
-    return tuple(port for port in ep.ports if port.proto in heard and port.port not in heard[port.proto])
+def _unreached(facts: Facts, ways: Ways, pool: ThreadPoolExecutor) -> list[Unreached]:
+    """Routers, peers and the internet, as far as they do not answer; of whom they do not answer, one thing each."""
+    records = facts.records
+    hops = [(ep, ip, "router", pool.submit(_answers, ways, ep, ip)) for ep, ip in inquiries.next_hops(records)]
+    hosts = {ip: pool.submit(inquiries.pings, "", ip) for ip in ways.internet}
+    out = [
+        (ep, ip, "internet", pool.submit(inquiries.pings, ep.sandbox.path, ip))
+        for ep, ip in inquiries.beyond(records, ways.internet)
+    ]
+    near = [
+        (ep, ip, "peer", pool.submit(_answers, ways, ep, ip))
+        for ep, ip in inquiries.peers(records, _known(facts, ways.who_has))
+    ]
+    missed = [Unreached(ep, ip, kind) for ep, ip, kind, told in (*hops, *near) if not told.result()]
+    silent = {(each.endpoint.id, each.address.version) for each in missed if each.kind == "router"}
+    beyond = [Unreached(ep, ip, kind) for ep, ip, kind, told in out if not told.result() and hosts[ip].result()]
+    return [*missed, *(each for each in beyond if (each.endpoint.id, each.address.version) not in silent)]
+
+
+def _answers(ways: Ways, ep: Endpoint, address: Address) -> bool:
+    return inquiries.answers(ways.who_has, ep, address)
+
+
+def _unheard(records: Records) -> tuple[tuple[Endpoint, PortMapping], ...]:
+    """Published ports that nobody hears: one thread for all, since each look is short."""
+    return tuple((ep, port) for ep in inquiries.publishing(records) for port in inquiries.unheard(ep))
+
+
+# --- the host ---
 
 
 def _strict(host: Host) -> frozenset[str]:

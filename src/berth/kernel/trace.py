@@ -12,10 +12,11 @@ from pathlib import Path
 
 from berth.checksum import checksum
 from berth.doctor.journey import Answer, Journey, Target, steps
-from berth.kernel import nft_text, probes, read, rtnl
+from berth.kernel import nft_text, read, rtnl
 from berth.kernel.netlink import ROUTE, Netlink
 from berth.kernel.netns import inside
 from berth.model import Address, Endpoint, Network
+from berth.seams import WhoHas
 
 _WITHIN = 1.5  # seconds for an answer
 _SETTLE = 0.15  # seconds without news until all is told
@@ -31,7 +32,7 @@ _ANSWERS = {
 }
 
 
-def follow(net: Network, ep: Endpoint, target: Target) -> Journey:
+def follow(net: Network, ep: Endpoint, target: Target, who_has: WhoHas) -> Journey:
     """Send one probe and watch it. Raises `NotFound` where the sandbox is gone, `Refused` where nobody may watch."""
     cable = read.host().link(ep.link)
     with inside(ep.sandbox.path):
@@ -42,7 +43,7 @@ def follow(net: Network, ep: Endpoint, target: Target) -> Journey:
         before = _filtered()
         with inside(ep.sandbox.path):
             answer = _probe(target)
-            answers = bool(probes.who_has(ep.ifname, (hop,), source=source, within=1.0, every=False))
+            answers = bool(who_has(ep.ifname, (hop,), source=source, within=1.0, every=False))
             largest = _too_large(ep, target.address) if answer is Answer.ANSWERED else 0
         seen = steps(tracing.lines(_SETTLE), tracing.TABLE)
         filtered = _filtered() - before
@@ -82,7 +83,7 @@ def _filtered() -> int:
 def _probe(target: Target) -> Answer:
     """Knock once."""
     if target.proto == "icmp":
-        return _echo(target.address, 56)
+        return echo(target.address, 56)
     kind = socket.SOCK_STREAM if target.proto == "tcp" else socket.SOCK_DGRAM
     with socket.socket(_FAMILIES[target.address.version], kind) as knocking:
         knocking.settimeout(_WITHIN)
@@ -98,8 +99,8 @@ def _probe(target: Target) -> Answer:
     return Answer.ANSWERED
 
 
-def _echo(address: Address, size: int) -> Answer:
-    """One ping, never in fragments; `size`: bytes of data."""
+def echo(address: Address, size: int, within: float = _WITHIN) -> Answer:
+    """One ping, never in fragments; `size`: bytes of data, `within`: seconds."""
     proto, request, reply = _ECHO[address.version]
     identity = os.getpid() & 0xFFFF
     with socket.socket(_FAMILIES[address.version], socket.SOCK_RAW, proto) as raw:
@@ -109,7 +110,7 @@ def _echo(address: Address, size: int) -> Answer:
         packet = head + bytes(size & ~1)
         if address.version == 4:
             packet = packet[:2] + struct.pack(">H", checksum(packet)) + packet[4:]
-        until = time.monotonic() + _WITHIN
+        until = time.monotonic() + within
         try:
             raw.send(packet)
             while (left := until - time.monotonic()) > 0:
@@ -129,7 +130,7 @@ def _too_large(ep: Endpoint, address: Address) -> int:
     """The size of a full packet, in bytes, if it gets lost where small ones come back; 0: it does not, or none does."""
     with Netlink(ROUTE) as nl:
         link = rtnl.link(nl, ep.ifname)
-    if link is None or _echo(address, 56) is not Answer.ANSWERED:
+    if link is None or echo(address, 56) is not Answer.ANSWERED:
         return 0
-    lost = _echo(address, link.mtu - _HEADERS[address.version]) is Answer.SILENT
-    return link.mtu if lost and _echo(address, 56) is Answer.ANSWERED else 0
+    lost = echo(address, link.mtu - _HEADERS[address.version]) is Answer.SILENT
+    return link.mtu if lost and echo(address, 56) is Answer.ANSWERED else 0

@@ -43,7 +43,7 @@ _CLOUDS = (
 )
 #: Where running managers say of a link, by its number, whether they manage it.
 _TOLD = (("NetworkManager", "run/NetworkManager/devices"), ("systemd-networkd", "run/systemd/netif/links"))
-_MANAGED = {"NetworkManager": "managed=true", "systemd-networkd": "ADMIN_STATE=configur"}
+MANAGED = {"NetworkManager": "managed=true", "systemd-networkd": "ADMIN_STATE=configur"}
 _AZURE = "7783-7084-3265-9085-8269-3286-77"  # its chassis asset tag
 
 
@@ -157,7 +157,7 @@ class LinuxUplink:
         if clients.manages_all():
             yield "dhcpcd"
         for name, text in self._told(index):
-            if _MANAGED[name] in text:
+            if MANAGED[name] in text:
                 yield name
 
     def _told(self, index: int) -> Iterator[tuple[str, str]]:

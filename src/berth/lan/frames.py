@@ -16,7 +16,7 @@ SOLICITATION, ADVERTISEMENT = 135, 136
 _ICMPV6 = 58
 _REQUEST = 1
 _ETHERNET_IPV4 = bytes.fromhex("000108000604")  # hardware, protocol, and the lengths of either
-_TARGET_LINK = 2  # an option of neighbour discovery
+_SOURCE_LINK, _TARGET_LINK = 1, 2  # options of neighbour discovery
 _OVERRIDE = 0x20
 _NOBODY6 = bytes(16)
 _ALL_NODES = IPv6Address("ff02::1").packed
@@ -31,6 +31,14 @@ def claim(frame: bytes) -> Claim | None:
     if kind == b"\x86\xdd":
         return _neighbour(frame)
     return None
+
+
+def answer(frame: bytes) -> Claim | None:
+    """The same, but only of a frame that answers a question: an ARP reply, or an advertisement."""
+    said = claim(frame)
+    if said is None or said.probe or (frame[12:14] == b"\x08\x06" and frame[20:22] != b"\0\2"):
+        return None
+    return said
 
 
 def _arp(frame: bytes) -> Claim | None:
@@ -76,17 +84,21 @@ def _unicast(mac: bytes) -> bool:
     return not mac[0] & 1 and any(mac)
 
 
-def probe(address: Address, mac: str) -> bytes:
+def probe(address: Address, mac: str, source: Address | None = None) -> bytes:
     """Ask who has an address without claiming any: RFC 5227 section 2.1.1, RFC 4862 section 5.4.2.
 
-    `mac`: of the link that the frame leaves by, and that answers come to.
+    `mac`: of the link that the frame leaves by, and that answers come to. `source`: an address that is asked from all
+    the same, as RFC 826 and RFC 4861 section 4.3 have it.
     """
     own = _bytes(mac)
     if isinstance(address, IPv4Address):
-        said = _ETHERNET_IPV4 + struct.pack("!H6s4s6s4s", _REQUEST, own, bytes(4), bytes(6), address.packed)
+        sender = source.packed if isinstance(source, IPv4Address) else bytes(4)
+        said = _ETHERNET_IPV4 + struct.pack("!H6s4s6s4s", _REQUEST, own, sender, bytes(6), address.packed)
         return _EVERYBODY + own + struct.pack("!H", ARP) + said
     group = IPv6Address("ff02::1:ff00:0").packed[:13] + address.packed[13:]
     body = struct.pack("!BBHI", SOLICITATION, 0, 0, 0) + address.packed
+    if isinstance(source, IPv6Address):
+        return _packet(own, source.packed, group, body + bytes([_SOURCE_LINK, 1]) + own)
     return _packet(own, _NOBODY6, group, body)
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import selectors
-import time
 from collections.abc import Collection, Mapping, Sequence
 from threading import Lock
 
 from berth.lan import frames
+from berth.lan.asking import Asking
 from berth.lan.packets import Packets
 from berth.lan.vendors import vendor
 from berth.model import Address, Claim
@@ -38,7 +36,9 @@ class LinuxLan:
         except OSError:
             return {}  # a bridge that is gone: what it is wanted for says so
         try:
-            return _ask(packets, frozenset(addresses), _FULL if full else _FAST, {*mine, packets.mac})
+            asking = Asking(packets, frozenset(addresses), mine=mine)
+            asking.run(_FULL if full else _FAST)
+            return {address: min(macs) for address, macs in asking.macs.items()}
         finally:
             packets.deafen()
             self._idle.append((dev, packets))
@@ -69,27 +69,6 @@ class LinuxLan:
         """Let go of all sockets."""
         while self._idle:
             self._idle.pop()[1].close()
-
-
-def _ask(
-    packets: Packets, addresses: frozenset[Address], pace: Sequence[tuple[float, float]], mine: Collection[str]
-) -> dict[Address, str]:
-    held: dict[Address, str] = {}
-    with selectors.DefaultSelector() as selector:
-        selector.register(packets, selectors.EVENT_READ)
-        for number, (low, high) in enumerate(pace):
-            until = time.monotonic() + random.uniform(low, high)
-            while held.keys() != addresses and (left := until - time.monotonic()) > 0:
-                if selector.select(left):
-                    held |= _claimed(packets, addresses, mine)
-            for address in addresses - held.keys() if number < len(pace) - 1 else ():
-                packets.send(frames.probe(address, packets.mac))
-    return held | _claimed(packets, addresses, mine)
-
-
-def _claimed(packets: Packets, addresses: frozenset[Address], mine: Collection[str]) -> dict[Address, str]:
-    claims = filter(None, map(frames.claim, packets.take()))
-    return {claim.address: claim.mac for claim in claims if claim.address in addresses and claim.mac not in mine}
 
 
 class Watch:

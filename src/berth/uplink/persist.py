@@ -25,13 +25,13 @@ def choose(
     known = {renderer.name: renderer for renderer in renderers}
     if asked != "auto":
         return known.get(asked)
-    running = [name for manager in told for name in _SYSTEMS.get(manager, ())]
+    running = [name for manager in told for name in SYSTEMS.get(manager, ())]
     order = [name for name in (*running, *_ORDER) if name in known]
     return next((known[name] for name in order if known[name].configures(files, uplink)), _unwritten(told, known))
 
 
 #: Systems whose files a running manager may have been configured by.
-_SYSTEMS = {"NetworkManager": ("netplan", "ifcfg", "networkmanager"), "systemd-networkd": ("netplan", "networkd")}
+SYSTEMS = {"NetworkManager": ("netplan", "ifcfg", "networkmanager"), "systemd-networkd": ("netplan", "networkd")}
 _ORDER = ("netplan", "ifupdown", "ifcfg", "networkmanager", "networkd")
 
 

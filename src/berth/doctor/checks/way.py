@@ -74,18 +74,40 @@ def port_nobody_listens(facts: Facts) -> Iterator[Finding]:
 
 def reach_router(facts: Facts) -> Iterator[Finding]:
     """A container's question for its router is not answered."""
-    networks = {net.id: net for net in facts.records.networks}
-    for missed in facts.unreached:
-        net = networks[missed.endpoint.network]
-        yield Finding(
-            "reach-router",
-            Severity.ERROR,
-            f"{missed.endpoint.name} of network {net.name} gets no answer from its router {missed.address}:"
-            f" {_hop(facts, net, missed)}",
-            "the container reaches nothing beyond its own network",
-            f"berth trace {missed.endpoint.name} {missed.address}",
-            command=False,
+    why = "the container reaches nothing beyond its own network"
+    for missed in _missed(facts, "router"):
+        yield _not_reached(facts, missed, f"gets no answer from its router {missed.address}", why)
+
+
+def reach_peer(facts: Facts) -> Iterator[Finding]:
+    """A container's question for a machine of its network, which is there, is not answered."""
+    for missed in _missed(facts, "peer"):
+        yield _not_reached(
+            facts, missed, f"gets no answer from {missed.address} on its network", "it reaches some and not others"
         )
+
+
+def reach_internet(facts: Facts) -> Iterator[Finding]:
+    """The host reaches an address of the internet, and a container does not."""
+    why = "the container has no way out, though the host has"
+    for missed in _missed(facts, "internet"):
+        yield _not_reached(facts, missed, f"gets no answer from {missed.address}, which answers this host", why)
+
+
+def _missed(facts: Facts, kind: str) -> Iterator[Unreached]:
+    return (missed for missed in facts.unreached if missed.kind == kind)
+
+
+def _not_reached(facts: Facts, missed: Unreached, what: str, why: str) -> Finding:
+    net = next(net for net in facts.records.networks if net.id == missed.endpoint.network)
+    return Finding(
+        f"reach-{missed.kind}",
+        Severity.ERROR,
+        f"{missed.endpoint.name} of network {net.name} {what}: {missed.halt or _hop(facts, net, missed)}",
+        why,
+        f"berth trace {missed.endpoint.name} {missed.address}",
+        command=False,
+    )
 
 
 def _hop(facts: Facts, net: Network, missed: Unreached) -> str:

@@ -440,6 +440,7 @@ class Neighbour:
     mac: str
     dev: str
     vendor: str = ""  # who made it; "": not known
+    router: bool = False  # it says so of itself, which only IPv6 ones do
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ import errno
 import socket
 import struct
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from ipaddress import ip_address
 
 from berth.errors import Denied, Refused
 from berth.kernel import rtnl
 from berth.kernel.netlink import CREATE, REPLACE, ROUTE, Message, Netlink, Refusal, attr, attrs
-from berth.model import Address, Neighbour
+from berth.model import Neighbour
 
 _REACHABLE, _PROBE, _FAILED, _PERMANENT = 0x02, 0x10, 0x20, 0x80
 _KNOWN = _REACHABLE | 0x04 | 0x08 | _PROBE | _PERMANENT  # with those that have been silent for a while
@@ -46,21 +46,6 @@ def answers(dev: str, ip: str, within: float) -> bool:
             if state & _FAILED or not state:
                 _ask(nl, index, ip)
             time.sleep(_POLL)
-
-
-def known(devs: Collection[str]) -> dict[str, list[Address]]:
-    """The machines that the kernel has heard of on links, by link; not those that it has given up."""
-    found: dict[str, list[Address]] = {dev: [] for dev in devs}
-    with Netlink(ROUTE) as nl:
-        names = {nl.index(dev): dev for dev in devs}
-        for data in nl.dump(rtnl.GETNEIGH, rtnl.NDMSG.pack(0, 0, 0, 0, 0)):
-            _, index, state, flags, _ = rtnl.NDMSG.unpack_from(data)
-            told = attrs(data, rtnl.NDMSG.size)
-            if index in names and rtnl.NDA_DST in told and rtnl.NDA_LLADDR in told and not state & _FAILED:
-                address = ip_address(told[rtnl.NDA_DST])
-                if not (address.is_multicast or address.is_link_local or flags & _ROUTER):
-                    found[names[index]].append(address)
-    return found
 
 
 def _ask(nl: Netlink, index: int, ip: str) -> None:
@@ -96,11 +81,12 @@ def known() -> tuple[Neighbour, ...]:
 def _entries(nl: Netlink) -> Iterator[Neighbour]:
     names = {link.index: link.name for link in rtnl.links(nl)}
     for data in nl.dump(rtnl.GETNEIGH, rtnl.NDMSG.pack(0, 0, 0, 0, 0)):
-        family, link, state, _, _ = rtnl.NDMSG.unpack_from(data)
+        family, link, state, flags, _ = rtnl.NDMSG.unpack_from(data)
         found = attrs(data, rtnl.NDMSG.size)
         mac = found.get(rtnl.NDA_LLADDR, b"")
         if family in (socket.AF_INET, socket.AF_INET6) and state & _KNOWN and len(mac) == 6 and link in names:
-            yield Neighbour(ip_address(found[rtnl.NDA_DST]), mac.hex(":"), names[link])
+            address = ip_address(found[rtnl.NDA_DST])
+            yield Neighbour(address, mac.hex(":"), names[link], router=bool(flags & _ROUTER))
 
 
 def solicit(dev: str) -> None:

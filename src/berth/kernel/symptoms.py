@@ -95,8 +95,11 @@ def _known(facts: Facts, who_has: WhoHas) -> Mapping[str, Sequence[Address]]:
     own = {held.ip for ep in facts.records.endpoints for held in ep.addresses}
     own |= {pool.gateway for net in facts.records.networks for pool in net.pools if pool.gateway is not None}
     own |= {route.via for route in facts.host.routes if route.via is not None}
-    found = neighbours.known({net.bridge for net in facts.records.flat})
-    near = {dev: [ip for ip in ips if ip not in own][:_NEIGHBOURS] for dev, ips in found.items()}
+    near: dict[str, list[Address]] = {net.bridge: [] for net in facts.records.flat}
+    for each in neighbours.known():
+        ip = each.address
+        if each.dev in near and not (ip in own or ip.is_multicast or ip.is_link_local or each.router):
+            near[each.dev] = [*near[each.dev], ip][:_NEIGHBOURS]
     return {dev: tuple(who_has(dev, ips, every=False)) for dev, ips in near.items() if ips}
 
 

@@ -26,6 +26,7 @@ from berth.model import (
     PortChange,
     PortMapping,
     Sandbox,
+    Served,
 )
 from berth.plan import Plan
 from berth.state import NOTHING, Key, State
@@ -156,6 +157,10 @@ class Lan(Protocol):
         self, dev: str, addresses: Collection[Address], *, full: bool, mine: Collection[str]
     ) -> Mapping[Address, str]:
         """Who holds any of the addresses, by MAC; not who has one of `mine`. Takes 0.2 s, or with `full` 4 to 7 s."""
+        ...
+
+    def served(self, dev: str) -> Sequence[Served]:
+        """What each DHCP server gives. Takes up to 4.5 s; no address is taken."""
         ...
 
     def watch(self, dev: str) -> Watch:

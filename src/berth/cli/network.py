@@ -78,7 +78,7 @@ def create(
         labels=labels,
         options=options,
     )
-    with engine(ctx) as api:
+    with waiting("making the network"), engine(ctx) as api:
         outcome = api.create_network(asked, dry_run=dry_run)
     warn(outcome)
     if dry_run:

@@ -36,6 +36,7 @@ from berth.seams import LeaseClients, MakeClients, Outcome
 
 _ROUND = 2  # seconds
 _PATIENCE = 8  # seconds for a server to give a lease: Docker's own patience is 30, and it asks for several in a row
+_THOROUGH = 8  # more, where the LAN is asked as thoroughly as RFC 5227 has it
 _RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
 log = logging.getLogger("berth")
 
@@ -79,6 +80,8 @@ class Leases:
         """Plug a sandbox into a network, with leases where they are wanted. Raises as `Engine.attach` does."""
         request, wanted = await self._worker.run(lambda: self._engine.wanted(asked))
         if not wanted:
+            if not dry_run and (ahead := await self._worker.run(lambda: self._engine.ahead(request))) is not None:
+                await asyncio.to_thread(self._engine.vet, ahead)  # it waits for answers, and no verb shall
             return await self._worker.run(lambda: self._engine.attach(asked, dry_run=dry_run))
         if dry_run:
             raise Invalid("which address a DHCP server would give cannot be told before: leave --dry-run out")
@@ -94,14 +97,27 @@ class Leases:
         for record in records:
             self._remember(record)
         self._forget_wishes(wanted)
+        for lease in leases:
+            self._recheck(lease)
         return outcome
+
+    def _recheck(self, lease: Lease) -> None:
+        """Have the engine hear of what became of a lease while it was not on record yet."""
+        current = self._clients.leases().get(lease.request.key)
+        if current is None:
+            self._lost(lease, "another machine turned out to have the address")
+        elif current.address != lease.address:
+            self._lost(lease, f"the server gave {current.address.ip} in its place")
+            self._changed(current)
 
     async def _acquire(self, wanted: Sequence[LeaseRequest]) -> list[Lease]:
         """All of these, or none."""
         keys = {request.key for request in wanted}
         self._wished |= keys
         self._held |= keys
-        asking = [self._clients.acquire(request, _PATIENCE) for request in wanted]
+        asking = [
+            self._clients.acquire(request, _PATIENCE + _THOROUGH * (request.conflict == "full")) for request in wanted
+        ]
         answers = await asyncio.gather(*asking, return_exceptions=True)
         leases = [answer for answer in answers if isinstance(answer, Lease)]
         failures = [answer for answer in answers if isinstance(answer, BaseException)]

@@ -271,6 +271,7 @@ def _unused(tx: Tx, pool: Pool, now: float) -> list[Grant]:
 def _in_use(tx: Tx, users: Sequence[Network]) -> set[Address]:
     """The addresses that networks of Berth's have a use for."""
     used = {interface.ip for net in users for ep in tx.endpoints(network=net.id) for interface in ep.addresses}
+    used |= {record.lease.address.ip for record in tx.leases() if record.endpoint}  # also one that has just ended
     return used | {address for net in users for p in net.pools for _, address in p.aux}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import selectors
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Lock
 
-from berth.lan import frames
+from berth.lan import frames, servers
 from berth.lan.packets import Packets
 from berth.lan.vendors import vendor
-from berth.model import Address, Claim
+from berth.model import Address, Claim, Served
 
 #: Seconds to wait before each probe, and at the end. `full` is RFC 5227 section 1.1: PROBE_WAIT, PROBE_MIN to
 #: PROBE_MAX, ANNOUNCE_WAIT. `fast` is meant for a LAN whose machines are awake: they answer within milliseconds.
@@ -27,9 +27,15 @@ class LinuxLan:
         self._lock = Lock()
 
     def holders(
-        self, dev: str, addresses: Collection[Address], *, full: bool, mine: Collection[str]
+        self,
+        dev: str,
+        addresses: Collection[Address],
+        *,
+        full: bool,
+        mine: Collection[str],
+        sent: Callable[[], None] = lambda: None,
     ) -> Mapping[Address, str]:
-        """Ask who holds any of the addresses; the MACs of those that answer.
+        """Ask who holds any of the addresses; the MACs of those that answer. `sent` is called when the question is out.
 
         Takes 0.2 s, or with `full` 4 to 7 s; less where all of them are held. Raises `Denied`.
         """
@@ -38,7 +44,7 @@ class LinuxLan:
         except OSError:
             return {}  # a bridge that is gone: what it is wanted for says so
         try:
-            return _ask(packets, frozenset(addresses), _FULL if full else _FAST, {*mine, packets.mac})
+            return _ask(packets, frozenset(addresses), _FULL if full else _FAST, {*mine, packets.mac}, sent)
         finally:
             packets.deafen()
             self._idle.append((dev, packets))
@@ -61,6 +67,13 @@ class LinuxLan:
         """Hear who claims addresses on a LAN from now on. Raises `Denied`, and `OSError` without such a link."""
         return Watch(dev)
 
+    def served(self, dev: str) -> Sequence[Served]:
+        """See `seams.Lan`. Raises `Denied`."""
+        try:
+            return servers.served(servers.offered(dev))
+        except OSError:
+            return ()  # a bridge that is gone: what it is wanted for says so
+
     def vendor(self, mac: str) -> str:
         """Who made the machine; "" where that is not known."""
         return vendor(mac)
@@ -72,7 +85,11 @@ class LinuxLan:
 
 
 def _ask(
-    packets: Packets, addresses: frozenset[Address], pace: Sequence[tuple[float, float]], mine: Collection[str]
+    packets: Packets,
+    addresses: frozenset[Address],
+    pace: Sequence[tuple[float, float]],
+    mine: Collection[str],
+    sent: Callable[[], None],
 ) -> dict[Address, str]:
     held: dict[Address, str] = {}
     with selectors.DefaultSelector() as selector:
@@ -84,6 +101,8 @@ def _ask(
                     held |= _claimed(packets, addresses, mine)
             for address in addresses - held.keys() if number < len(pace) - 1 else ():
                 packets.send(frames.probe(address, packets.mac))
+            if number == 0:
+                sent()
     return held | _claimed(packets, addresses, mine)
 
 

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import selectors
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from berth.errors import Denied
@@ -135,3 +138,12 @@ class Packets:
     def close(self) -> None:
         """Hear no more. The kernel takes some 16 ms."""
         self._socket.close()
+
+
+def heard(packets: Packets, until: float) -> Iterator[bytes]:
+    """Frames as they come, until a time of the monotonic clock; an empty one now and again, for who wants to stop."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(packets, selectors.EVENT_READ)
+        while (left := until - time.monotonic()) > 0:
+            selector.select(min(left, 0.05))
+            yield from packets.take() or [b""]

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from lab_ground import INTERNET, LAPTOP, LAPTOP6, NULL, PIPE, ROUTER, ROUTER6, ROUTER_MAC, STATION, Ground
@@ -139,9 +140,44 @@ def test_the_lan_is_shown(ground: Ground) -> None:
     assert (offer["server"], offer["mac"], offer["subnet"]) == (ROUTER, ROUTER_MAC, "192.168.2.0/24")
     two, leased = found["warnings"]
     assert f"2 machines answer for the router {ROUTER}" in two
-    assert f"leases {offer['address']}, which is in 192.168.2.0/24 of network lan" in leased
+    assert f"network lan gives addresses of 192.168.2.0/24, and the DHCP server {ROUTER} leases 192.168.2.2" in leased
+    (served,) = found["served"]
+    assert ip_address(served["first"]) < ip_address(served["last"])
     lines = ground.tried("lan show br0").stdout
     assert f"DHCP server {ROUTER}, {ROUTER_MAC}: would lease 192.168.2." in lines
+
+
+def test_routers_that_advertise_themselves_and_doubles_are_shown(ground: Ground) -> None:
+    work = ground.lab.work / "router"
+    (work / "radvd.conf").write_text(
+        "interface lan0 { AdvSendAdvert on; AdvManagedFlag on; AdvDefaultLifetime 900;"
+        " prefix fd00:2::/64 { AdvAutonomous off; }; };\n"
+    )
+    ground.until_end(
+        f"radvd -C {work}/radvd.conf -p {work}/radvd.pid -m logfile -l {work}/radvd.log",
+        f"kill $(cat {work}/radvd.pid); while test -e {work}/radvd.pid; do sleep 0.05; done",
+        "router",
+    )
+    ground.until_end(
+        "ip address add 192.168.2.2/24 dev eth0; sysctl -qw net.ipv4.conf.eth0.arp_announce=2",
+        "ip address del 192.168.2.2/24 dev eth0",
+        "laptop",
+    )
+
+    def advertised() -> bool:
+        found.update(json.loads(ground.tried("lan show br0 --json").stdout))
+        return found["routers6"] != []
+
+    found: dict[str, Any] = {}
+    until(advertised, 40)
+    (router,) = found["routers6"]
+    said = router["said"]
+    assert (router["mac"], said["managed"], said["lifetime"]) == (ROUTER_MAC, True, 900)
+    assert [(each["subnet"], each["autonomous"]) for each in said["prefixes"]] == [("fd00:2::/64", False)]
+    doubles = {each["address"]: each["macs"] for each in found["doubles"]}
+    (bridge,) = ground.ip("host", "link", "show", "br0")
+    assert doubles["192.168.2.2"] == sorted([bridge["address"], laptop_mac(ground)])
+    assert any("2 machines have 192.168.2.2" in warning for warning in found["warnings"])
 
 
 def test_a_lan_that_is_not_there(ground: Ground) -> None:

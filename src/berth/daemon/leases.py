@@ -87,10 +87,7 @@ class Leases:
             raise Invalid("which address a DHCP server would give cannot be told before: leave --dry-run out")
         leases = await self._acquire(wanted)
         try:
-            net = await self._worker.run(lambda: self._engine.network(request.network))
-            records = decide.recorded(net, leases)
-            complete = replace(request, addresses=_without(request, leases), leases=records)
-            outcome = await self._worker.run(lambda: self._engine.attach(complete))
+            outcome, records = await self._worker.run(lambda: self._complete(request, leases))
         except BaseException:
             await self._give_up(leases)
             raise
@@ -109,6 +106,13 @@ class Leases:
         elif current.address != lease.address:
             self._lost(lease, f"the server gave {current.address.ip} in its place")
             self._changed(current)
+
+    def _complete(
+        self, request: AttachRequest, leases: Sequence[Lease]
+    ) -> tuple[Outcome[Endpoint], tuple[LeaseRecord, ...]]:
+        records = decide.recorded(self._engine.network(request.network), leases)
+        complete = replace(request, addresses=_without(request, leases), leases=records)
+        return self._engine.attach(complete), records
 
     async def _acquire(self, wanted: Sequence[LeaseRequest]) -> list[Lease]:
         """All of these, or none."""

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from berth.errors import Denied
-from berth.lan.frames import ADVERTISEMENT, SOLICITATION
+from berth.lan.frames import ADVERTISEMENT, ROUTER_ADVERTISEMENT, SOLICITATION
 
 _ALL = 0x0003  # ETH_P_ALL
 _SO_ATTACH_FILTER = 26
@@ -40,6 +40,19 @@ NEIGHBOURS: Program = (
     (_LOAD_BYTE, 0, 0, 54),
     (_EQUAL, 1, 0, SOLICITATION),
     (_EQUAL, 0, 1, ADVERTISEMENT),
+    (_RETURN, 0, 0, _LONGEST),
+    (_RETURN, 0, 0, 0),
+)
+#: Router advertisements.
+ROUTERS: Program = (
+    (_LOAD, 0, 0, _TAGGED),
+    (_EQUAL, 0, 7, 0),
+    (_LOAD_HALF, 0, 0, 12),
+    (_EQUAL, 0, 5, 0x86DD),
+    (_LOAD_BYTE, 0, 0, 20),
+    (_EQUAL, 0, 3, socket.IPPROTO_ICMPV6),
+    (_LOAD_BYTE, 0, 0, 54),
+    (_EQUAL, 0, 1, ROUTER_ADVERTISEMENT),
     (_RETURN, 0, 0, _LONGEST),
     (_RETURN, 0, 0, 0),
 )

@@ -10,7 +10,6 @@ import click
 import msgspec
 
 from berth.cli.output import engine, json_option, print_json
-from berth.engine.served import of_network
 from berth.model import Network
 
 if TYPE_CHECKING:
@@ -73,6 +72,8 @@ def _advertised(said: Advertised) -> str:
 
 
 def _warnings(found: Found, networks: Sequence[Network]) -> Iterator[str]:
+    from berth.engine.served import of_network
+
     for router in found.routers:
         if len(router.macs) > 1:
             yield f"{len(router.macs)} machines answer for the router {router.address}: take it from all but one"

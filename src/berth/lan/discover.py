@@ -59,10 +59,8 @@ def discover(link: HostLink, routers: Sequence[Address]) -> Found:
     found = tuple(
         Router(address, tuple(sorted(macs)), tuple(map(vendor, sorted(macs)))) for address, macs in answers.items()
     )
-    by_server = {offer.server: offer for offer in reversed(offers)}
-    return Found(
-        link.name, addresses, found, tuple(reversed(by_server.values())), servers.served(offers), advertised, doubled
-    )
+    firsts = tuple(reversed({offer.server: offer for offer in reversed(offers)}.values()))
+    return Found(link.name, addresses, found, firsts, servers.served(offers), advertised, doubled)
 
 
 def _answers(dev: str, addresses: Sequence[Address]) -> dict[Address, set[str]]:

@@ -59,6 +59,15 @@ def test_a_container_made_anew_has_the_same_address(lan: Harbour) -> None:
     assert lan.address("web", "lan") == first
 
 
+def test_a_container_is_known_again_after_berth_was_started_anew(lan: Harbour) -> None:
+    first = {name: lan.start(name, "lan") for name in ("web", "db")}
+    lan.berthd.kill9()
+    lan.berthd.start()
+    lan.docker("restart", "-t", "1", "db")
+    lan.docker("restart", "-t", "1", "web")
+    assert {name: lan.address(name, "lan") for name in first} == first
+
+
 def test_an_address_of_ones_own_choice(lan: Harbour) -> None:
     assert lan.start("one", "lan", "--ip", "192.168.2.233") == "192.168.2.233"
     assert "192.168.2.233" in at_router(lan)

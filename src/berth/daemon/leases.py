@@ -37,7 +37,6 @@ from berth.seams import LeaseClients, MakeClients, Outcome
 _ROUND = 2  # seconds
 _PATIENCE = 8  # seconds for a server to give a lease: Docker's own patience is 30, and it asks for several in a row
 _THOROUGH = 8  # more, where the LAN is asked as thoroughly as RFC 5227 has it
-_RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
 log = logging.getLogger("berth")
 
 
@@ -52,7 +51,6 @@ class Leases:
         self._held: set[str] = set()  # keys of what the clients keep or, after a loss, ask for again
         self._kept: set[str] = set()  # those of them that the server is to keep afterwards
         self._left: deque[tuple[float, str, str, Address]] = deque(maxlen=1000)  # when, pool, who and address
-        self._identities: dict[str, str] = {}  # of containers without a name, by key
         self._saves: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -213,8 +211,6 @@ class Leases:
         except BaseException:
             await self._give_up([lease])
             raise
-        if not holder:
-            self._identities[request.key] = identity
         self._forget_wishes([request])
         return given
 
@@ -225,14 +221,14 @@ class Leases:
             key = record.lease.request.key
             if record.pool == owner and record.lease.address.ip == address:
                 self._remember(record)
-                if key in self._identities:
-                    self._left.append((time.monotonic(), owner, self._identities.pop(key), address))
+                if identity := decide.nameless(key):
+                    self._left.append((time.monotonic(), owner, identity, address))
         await self._worker.run(lambda: self._engine.release_address(owner, address))
         await self.settle()
 
     def _returning(self, owner: str) -> tuple[str, Address | None]:
         """Who has just left a pool, and its address; else somebody new."""
-        while self._left and time.monotonic() - self._left[0][0] > _RETURN:
+        while self._left and time.monotonic() - self._left[0][0] > decide.RETURN:
             self._left.popleft()
         for entry in self._left:
             if entry[1] == owner:

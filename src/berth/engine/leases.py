@@ -37,6 +37,7 @@ from berth.plan import Plan, diff
 from berth.seams import Intent, Tx
 from berth.state import Addr, Route
 
+RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
 _OPTION = {4: "addresses", 6: "addresses6"}
 
 
@@ -343,7 +344,8 @@ def wanted_for_docker(
     """
     bridge, bridge_mac = _bridge(parts.kernel.host(), pool.subnet)
     with parts.store.read() as tx:
-        before = tx.granted_to(pool.owner, holder) if holder else None
+        now = datetime.fromisoformat(parts.now()).timestamp()
+        before = tx.granted_to(pool.owner, holder) if holder else tx.first_released(pool.owner, now - RETURN)
         users = [net for net in tx.networks() if any(each.owner == pool.owner for each in net.pools)]
     client = f"{bridge_mac} {pool.owner} {identity}"
     request = LeaseRequest(
@@ -356,6 +358,15 @@ def wanted_for_docker(
         conflict=users[0].conflict if users else "fast",
     )
     return request, before.address if before is not None else None
+
+
+def nameless(key: str) -> str:
+    """By what a container without a name is known again, from the key of its lease; "" for one with a name.
+
+    The lease is on record, so it is known after a restart as well.
+    """
+    identity = key.rpartition(" ")[2]
+    return identity if key.startswith("docker ") and key.count(" ") == 3 else ""
 
 
 def _bridge(host: Host, subnet: Subnet) -> tuple[str, str]:

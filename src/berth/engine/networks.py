@@ -20,7 +20,6 @@ from berth.state import within
 
 def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Network]:
     """Decide, make and remember a network, or do nothing at all."""
-    asked = served.explored(parts, asked)
     with parts.changing():
         with parts.store.read() as tx:
             if (same := tx.network(asked.name)) is not None and same.name == asked.name:

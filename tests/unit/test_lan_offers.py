@@ -77,7 +77,7 @@ def test_several_offers_of_a_server_tell_of_its_range() -> None:
 
 
 def test_a_range_is_held_against_others() -> None:
-    given = Served(*map(ip_address, ("192.168.2.1", "192.168.2.100", "192.168.2.130")))
+    given = Served(ip_address("192.168.2.1"), ip_address("192.168.2.100"), ip_address("192.168.2.130"))
     spans = {"192.168.2.0/24": True, "192.168.2.128/26": True, "192.168.2.64/27": False, "fd00::/64": False}
     assert {span: given.reaches(ip_network(span)) for span in spans} == spans
     within = {"192.168.2.100": True, "192.168.2.131": False, "fd00::1": False}
@@ -86,7 +86,8 @@ def test_a_range_is_held_against_others() -> None:
 
 
 def test_what_servers_give_is_kept_with_a_network() -> None:
-    given = Served(*map(ip_address, ("192.168.2.1", "192.168.2.100", "192.168.2.130")), ip_network("192.168.2.0/24"))
+    ends = ip_address("192.168.2.100"), ip_address("192.168.2.130")
+    given = Served(ip_address("192.168.2.1"), *ends, ip_network("192.168.2.0/24"))
     for known in (None, (), (given,)):
         net = Network("1" * 64, "lan", "flat", "br0", (), 1500, "", served=known)
         assert load_network(dump(net)) == net

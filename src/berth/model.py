@@ -397,6 +397,7 @@ class LeaseRecord:
     over: bool = False  # it has ended, and nobody uses its address
     way_out: bool = False  # a default route went with it, and comes back with the next one
     sandbox: str = ""  # where Docker has put its endpoint; "": not known
+    shown: str = ""  # the address that Docker goes on to show, and gives back; "": the lease's
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from router_dhcp import RouterDhcp, age
 
 from .harbour import LAPTOP, ROUTER, Harbour, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 LEASED = range(200, 251)  # the last parts of the addresses that the router leases
 

@@ -219,7 +219,7 @@ class Leases:
         records = await self._worker.run(self._engine.leases)
         for record in records:
             key = record.lease.request.key
-            if record.pool == owner and record.lease.address.ip == address:
+            if record.pool == owner and (record.shown or str(record.lease.address.ip)) == str(address):
                 self._remember(record)
                 if identity := decide.nameless(key):
                     self._left.append((time.monotonic(), owner, identity, address))

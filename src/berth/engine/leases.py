@@ -167,7 +167,8 @@ def renew(parts: Parts, lease: Lease) -> str:
             others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
             after = _moved(net, ep, record, lease, others)
             trouble = "" if handed and same else _obstacle(tx, net, ep, lease)
-        new = replace(record, lease=lease, trouble=trouble, over=False, way_out=False)
+        shown = record.shown or ("" if same or not handed else str(record.lease.address.ip))
+        new = replace(record, lease=lease, trouble=trouble, over=False, way_out=False, shown=shown)
         if trouble or after == ep:
             with parts.store.write() as tx:
                 tx.save_lease(new if not trouble else replace(record, trouble=trouble))

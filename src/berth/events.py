@@ -13,7 +13,7 @@ class Event(msgspec.Struct, frozen=True):
 
     time: str  # RFC 3339, UTC
     type: str  # network | endpoint | host
-    action: str  # create | remove | attach | detach | publish | rename | reconcile | refresh | heal
+    action: str  # create | remove | attach | detach | publish | readdress | lose | rename | reconcile | refresh | heal
     id: str  # of the network or endpoint; "" for the host
     name: str
     attributes: dict[str, str] = {}

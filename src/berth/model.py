@@ -78,6 +78,30 @@ class Admission:
 
 
 @dataclass(frozen=True, slots=True)
+class Served:
+    """What a DHCP server of a LAN gives, as far as its offers tell: from `first` to `last` at least."""
+
+    server: Address
+    first: Address
+    last: Address
+    subnet: Subnet | None = None
+    router: Address | None = None
+
+    def reaches(self, span: Subnet) -> bool:
+        """Whether some of it is in a part of the LAN."""
+        if span.version != self.first.version:
+            return False
+        return int(self.first) <= int(span.broadcast_address) and int(span.network_address) <= int(self.last)
+
+    def __contains__(self, address: Address) -> bool:
+        return address.version == self.first.version and int(self.first) <= int(address) <= int(self.last)
+
+    def __str__(self) -> str:
+        """The addresses, for people."""
+        return str(self.first) if self.first == self.last else f"{self.first} to {self.last} at least"
+
+
+@dataclass(frozen=True, slots=True)
 class NetworkSpec:
     """A network as asked for: parsed and checked, but with holes."""
 
@@ -94,6 +118,7 @@ class NetworkSpec:
     settings: Pairs = ()  # the options under their short names, checked
     id: str = ""  # chosen by whoever asks; "": Berth makes one up
     ipam: Ipam = Ipam.NETWORK
+    served: tuple[Served, ...] | None = None  # flat: what the LAN's DHCP servers give; None: they were not asked
 
     @property
     def rates(self) -> Pairs:
@@ -158,6 +183,7 @@ class Network:
     labels: Pairs = ()
     options: Pairs = ()
     naming: Pairs = ()  # how endpoints are called; see `NAMING`
+    served: tuple[Served, ...] | None = None  # flat: what the LAN's DHCP servers give; None: they were not asked yet
 
     def naming_option(self, key: str) -> str | None:
         """The value of one of `NAMING`; None when it was not given."""
@@ -167,6 +193,10 @@ class Network:
     def vets(self) -> bool:
         """Whether the LAN is asked for an address before it is given."""
         return self.driver == "flat" and self.conflict != "off"
+
+    def source(self, version: int) -> str:
+        """Where endpoints have their addresses of an IP version from, unless they say otherwise: pool | dhcp."""
+        return self.addresses if version == 4 else self.addresses6
 
     @property
     def nat(self) -> bool:
@@ -365,6 +395,10 @@ class LeaseRecord:
     pool: str = ""  # Pool.owner, where Docker's IPAM driver was asked for it; Docker gives it back by itself then
     keep: bool = False  # the server is not told when it is given up
     trouble: str = ""  # what is wrong with it; "": nothing
+    over: bool = False  # it has ended, and nobody uses its address
+    way_out: bool = False  # a default route went with it, and comes back with the next one
+    sandbox: str = ""  # where Docker has put its endpoint; "": not known
+    shown: str = ""  # the address that Docker goes on to show, and gives back; "": the lease's
 
 
 @dataclass(frozen=True, slots=True)
@@ -520,6 +554,8 @@ class LeaseRequest:
     vendor_class: str = ""
     wanted: Address | None = None  # a wish: what the server gave may be another address
     version: int = 4  # of IP
+    conflict: str = "fast"  # how thoroughly the LAN is asked who else has the address: fast | full | off
+    early: bool = False  # with fast: used once nobody awake has objected; who objects later gets it back
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from berth.model import (
     Pool,
     PortMapping,
     Sandbox,
+    Served,
     StaticRoute,
 )
 
@@ -56,7 +57,23 @@ def load_network(data: bytes) -> Network:
     raw["rates"] = tuple((key, value) for key, value in raw.get("rates", ()))
     raw["naming"] = tuple((key, value) for key, value in raw.get("naming", ()))
     raw["ipam"] = Ipam(raw.get("ipam", Ipam.NETWORK))
+    raw["served"] = _served(raw.get("served"))
     return Network(**raw)
+
+
+def _served(raw: list[Json] | None) -> tuple[Served, ...] | None:
+    if raw is None:
+        return None
+    return tuple(
+        Served(
+            ip_address(each["server"]),
+            ip_address(each["first"]),
+            ip_address(each["last"]),
+            None if each["subnet"] is None else ip_network(each["subnet"]),
+            None if each["router"] is None else ip_address(each["router"]),
+        )
+        for each in raw
+    )
 
 
 def dump_pool(pool: Pool) -> bytes:

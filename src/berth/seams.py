@@ -27,6 +27,7 @@ from berth.model import (
     PortChange,
     PortMapping,
     Sandbox,
+    Served,
 )
 from berth.plan import Plan
 from berth.state import NOTHING, Key, State
@@ -157,6 +158,10 @@ class Lan(Protocol):
         self, dev: str, addresses: Collection[Address], *, full: bool, mine: Collection[str]
     ) -> Mapping[Address, str]:
         """Who holds any of the addresses, by MAC; not who has one of `mine`. Takes 0.2 s, or with `full` 4 to 7 s."""
+        ...
+
+    def served(self, dev: str) -> Sequence[Served]:
+        """What each DHCP server gives. Takes up to 4.5 s; no address is taken."""
         ...
 
     def watch(self, dev: str) -> Watch:
@@ -380,6 +385,7 @@ class Outcome(Generic[T]):
 class Api(Protocol):
     """The verbs."""
 
+    def explored(self, spec: NetworkSpec) -> NetworkSpec: ...  # of a LAN: with what its servers say; takes up to 4.5 s
     def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]: ...
     def remove_network(self, name: str, *, dry_run: bool = False) -> Outcome[Network]: ...
     def network(self, name: str) -> Network: ...

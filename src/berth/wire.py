@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from berth.engine.uplink import Uplinks
     from berth.events import Tell
     from berth.lan.discover import Found
-    from berth.model import Address, Host, Lease, Neighbour, Proxied, Traffic
+    from berth.model import Address, Host, Lease, LeaseRequest, Neighbour, Proxied, Traffic
     from berth.store.uplinks import UplinkRecords
 
 
@@ -142,14 +142,20 @@ def _client_id(identity: str) -> bytes:
 def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str], None]) -> LeaseClients:
     """Who keeps all leases of this host, in the running event loop."""
     import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+    from functools import partial
 
     from berth.lan.dhcp import Clients
 
     lan = LinuxLan()
 
-    async def holder(dev: str, address: Address, mac: str) -> str | None:
-        """Who has an address that a server has just given (RFC 2131 section 4.4.1)."""
-        held = await asyncio.to_thread(lan.holders, dev, (address,), full=False, mine=(mac,))
+    threads = ThreadPoolExecutor(64, thread_name_prefix="asking")  # each waits: one a question, so that none queues
+
+    async def holder(request: LeaseRequest, address: Address, sent: Callable[[], None]) -> str | None:
+        """Who has an address that a server has just offered (RFC 2131 section 4.4.1)."""
+        full, mine = request.conflict == "full", (request.mac,)
+        ask = partial(lan.holders, request.dev, (address,), full=full, mine=mine, sent=sent)
+        held = await asyncio.get_running_loop().run_in_executor(threads, ask)
         return held.get(address)
 
     return Clients(changed, lost, holder)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from router_dhcp import RouterDhcp, age
 
 from .harbour import LAPTOP, ROUTER, Harbour, until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(240)
 
 LEASED = range(200, 251)  # the last parts of the addresses that the router leases
 
@@ -18,6 +22,13 @@ def lan(harbour: Harbour) -> Harbour:
     subnet = "--subnet=192.168.2.0/24"  # Docker wants the LAN spelt out
     harbour.docker("network", "create", "-d", "berth", "--ipam-driver", "berth-dhcp", subnet, "-o", "parent=br0", "lan")
     return harbour
+
+
+@pytest.fixture
+def server(harbour: Harbour) -> Iterator[RouterDhcp]:
+    running = RouterDhcp(harbour.lab)
+    yield running
+    running.back()
 
 
 def at_router(harbour: Harbour) -> dict[str, str]:
@@ -48,6 +59,15 @@ def test_a_container_made_anew_has_the_same_address(lan: Harbour) -> None:
     assert lan.address("web", "lan") == first
 
 
+def test_a_container_is_known_again_after_berth_was_started_anew(lan: Harbour) -> None:
+    first = {name: lan.start(name, "lan") for name in ("web", "db")}
+    lan.berthd.kill9()
+    lan.berthd.start()
+    lan.docker("restart", "-t", "1", "db")
+    lan.docker("restart", "-t", "1", "web")
+    assert {name: lan.address(name, "lan") for name in first} == first
+
+
 def test_an_address_of_ones_own_choice(lan: Harbour) -> None:
     assert lan.start("one", "lan", "--ip", "192.168.2.233") == "192.168.2.233"
     assert "192.168.2.233" in at_router(lan)
@@ -61,6 +81,45 @@ def test_leases_outlive_berth(lan: Harbour) -> None:
     assert [record["lease"]["address"] for record in lan.berth("lease", "ls")] == [f"{address}/24"]
     lan.docker("rm", "-f", "web")  # Berth knows the lease still, or could not give it back
     until(lambda: address not in at_router(lan))
+
+
+def test_another_address_reaches_the_container(lan: Harbour, server: RouterDhcp) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h")
+    address = lan.serve("web", "lan")
+    until(lambda: lan.berth("lease", "ls")[0]["sandbox"] != "")
+    lan.berthd.kill9()
+    age(lan.lab)
+    server.says("dhcp-range=192.168.2.230,192.168.2.240,1h", forgets=True)
+    lan.berthd.start()
+    until(lambda: lan.berth("endpoint", "ls")[0]["addresses"] not in ([], [f"{address}/24"]))
+    (now,) = lan.berth("endpoint", "ls")[0]["addresses"]
+    moved = now.partition("/")[0]
+    assert int(moved.rpartition(".")[2]) in range(230, 241)
+    until(lambda: lan.asks("laptop", moved) == "web")
+    assert lan.inside("web", "ip", "route", "show", "default").split()[:3] == ["default", "via", ROUTER]
+    assert lan.address("web", "lan") == address  # Docker cannot be told
+    said = f"moved it from {address} to {moved}, and `docker inspect` goes on to show {address}"
+    assert said in lan.berthd.log()
+    assert lan.asks("laptop", address) == ""
+    lan.docker("rm", "-f", "web")
+    until(lambda: not {address, moved} & {*at_router(lan)})
+    until(lambda: lan.held() == [], 60)
+
+
+def test_a_lease_that_ends_takes_the_container_off_the_lan(lan: Harbour, server: RouterDhcp) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h")
+    address = lan.serve("web", "lan")
+    until(lambda: lan.berth("lease", "ls")[0]["sandbox"] != "")
+    lan.berthd.kill9()
+    age(lan.lab, 3600 - 8)
+    server.deafen()
+    lan.berthd.start()
+    until(lambda: lan.berth("endpoint", "ls")[0]["addresses"] == [], 40)
+    assert address not in lan.inside("web", "ip", "address")
+    assert lan.inside("web", "ip", "route", "show", "default") == ""
+    server.hear()
+    until(lambda: lan.asks("laptop", address) == "web", 60)
+    assert lan.inside("web", "ip", "route", "show", "default").split()[:3] == ["default", "via", ROUTER]
 
 
 def test_a_private_network_has_no_server(harbour: Harbour) -> None:

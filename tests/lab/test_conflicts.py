@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
-from lab_ground import LAPTOP, LAPTOP6, NULL, PIPE, ROUTER, ROUTER6, ROUTER_MAC, STATION, Ground
+from lab_ground import INTERNET, LAPTOP, LAPTOP6, NULL, PIPE, ROUTER, ROUTER6, ROUTER_MAC, STATION, Ground
 from test_proxied_ports import until
 
 from berth.lan.frames import announcement
@@ -138,10 +140,88 @@ def test_the_lan_is_shown(ground: Ground) -> None:
     assert (offer["server"], offer["mac"], offer["subnet"]) == (ROUTER, ROUTER_MAC, "192.168.2.0/24")
     two, leased = found["warnings"]
     assert f"2 machines answer for the router {ROUTER}" in two
-    assert f"leases {offer['address']}, which is in 192.168.2.0/24 of network lan" in leased
+    assert f"network lan gives addresses of 192.168.2.0/24, and the DHCP server {ROUTER} leases 192.168.2.2" in leased
+    (served,) = found["served"]
+    assert int(ip_address(served["first"])) < int(ip_address(served["last"]))
     lines = ground.tried("lan show br0").stdout
     assert f"DHCP server {ROUTER}, {ROUTER_MAC}: would lease 192.168.2." in lines
 
 
+def test_routers_that_advertise_themselves_and_doubles_are_shown(ground: Ground) -> None:
+    work = ground.lab.work / "router"
+    (work / "radvd.conf").write_text(
+        "interface lan0 { AdvSendAdvert on; AdvManagedFlag on; AdvDefaultLifetime 900;"
+        " prefix fd00:2::/64 { AdvAutonomous off; }; };\n"
+    )
+    ground.until_end(
+        f"radvd -C {work}/radvd.conf -p {work}/radvd.pid -m logfile -l {work}/radvd.log",
+        f"kill $(cat {work}/radvd.pid); while test -e {work}/radvd.pid; do sleep 0.05; done",
+        "router",
+    )
+    ground.berth("network create --driver flat -o parent=br0 --ip-range 192.168.2.64/26 lan")
+    ground.sandbox("web")
+    mac = ground.told(f"attach lan web --ip {WEB}")["mac"]
+    ground.until_end(f"ip address add {WEB}/24 dev eth0", f"ip address del {WEB}/24 dev eth0", "laptop")
+
+    def advertised() -> bool:
+        found.update(json.loads(ground.tried("lan show br0 --json").stdout))
+        return len(found["routers6"]) == 1
+
+    found: dict[str, Any] = {}
+    until(advertised, 40)
+    (router,) = found["routers6"]
+    said = router["said"]
+    assert (router["mac"], said["managed"], said["lifetime"]) == (ROUTER_MAC, True, 900)
+    assert [(each["subnet"], each["autonomous"]) for each in said["prefixes"]] == [("fd00:2::/64", False)]
+    doubles = {each["address"]: each["macs"] for each in found["doubles"]}
+    assert doubles == {WEB: sorted([mac, laptop_mac(ground)])}
+    (warning,) = found["warnings"]
+    assert f"2 machines have {WEB}" in warning
+
+
 def test_a_lan_that_is_not_there(ground: Ground) -> None:
     assert "no bridge br7" in ground.refused("lan show br7")
+
+
+def test_what_the_router_leases_too_is_pointed_out(way: None, ground: Ground) -> None:
+    done = ground.tried("network create --driver flat -o parent=br0 whole")
+    assert done.returncode == 0
+    (warning,) = done.stderr.splitlines()
+    assert (
+        f"network whole gives addresses of 192.168.2.0/24, and the DHCP server {ROUTER} leases 192.168.2.2" in warning
+    )
+    assert " at least: give it an --ip-range" in warning
+    low, high = re.findall(r"192\.168\.2\.(2\d\d)", warning)
+    ground.sandbox("web")
+    done = ground.tried(f"attach whole web --ip 192.168.2.{low}")
+    assert done.returncode == 0
+    assert f"192.168.2.{low} of endpoint web is among what the DHCP server {ROUTER} leases" in done.stderr
+    ground.sandbox("db")
+    assert ground.tried(f"attach whole db --ip {WEB}").stderr == ""
+    assert int(low) < int(high)
+
+
+def test_a_range_of_its_own_needs_no_warning(ground: Ground) -> None:
+    done = ground.tried("network create --driver flat -o parent=br0 --ip-range 192.168.2.128/26 part")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_bridge_without_an_address_takes_all_from_the_lan(ground: Ground) -> None:
+    ground.until_end(
+        "ip address del 192.168.2.2/24 dev br0",
+        "ip address add 192.168.2.2/24 dev br0; ip route add default via 192.168.2.1 dev br0",
+    )
+    ground.berth("network create --driver flat -o parent=br0 lan")
+    (net,) = ground.told("network inspect lan")
+    assert net["IPAM"]["Config"] == [{"Subnet": "192.168.2.0/24", "Gateway": ROUTER}]
+    ground.container("lan", "web", f"--ip {WEB}")
+    assert ground.defaults("web") == [(ROUTER, "eth0")]
+    assert ground.pings(("web", LAPTOP), ("laptop", WEB), ("web", INTERNET)) == []
+    ground.berth("detach lan web")
+    ground.berth("network rm lan")
+    ground.until_end("nft 'add table netdev deaf; add chain netdev deaf in { type filter hook ingress device lan0"
+                     " priority 0; }; add rule netdev deaf in udp dport 67 drop'",
+                     "nft delete table netdev deaf", "router")  # fmt: skip
+    assert "no DHCP server answers on it: give --subnet" in ground.refused(
+        "network create --driver flat -o parent=br0 x"
+    )

@@ -14,6 +14,7 @@ import lan_servers
 from berth.errors import NotFound, Refused, Taken
 from berth.kernel.netns import inside
 from berth.lan.dhcp import Clients, client_id
+from berth.lan.dhcp.clients import Check
 from berth.lan.slaac import slaac, slaac_address
 from berth.model import Address, Lease, LeaseRequest
 from lan_servers import Lan
@@ -36,7 +37,7 @@ def home(tmp_path: Path) -> Iterator[Lan]:
 class Told:
     """The clients of a host, and what they tell."""
 
-    def __init__(self, check: Callable[[str, Address, str], Awaitable[str | None]] | None = None) -> None:
+    def __init__(self, check: Check | None = None) -> None:
         self.changed: list[Lease] = []
         self.lost: list[str] = []
         self.clients = Clients(self.changed.append, lambda lease, why: self.lost.append(why), check)
@@ -97,7 +98,7 @@ def test_kea_prolongs_and_ends(home: Lan) -> None:
 def test_a_conflict_is_declined(home: Lan) -> None:
     checked: list[Address] = []
 
-    async def check(dev: str, address: Address, mac: str) -> str | None:
+    async def check(_: LeaseRequest, address: Address, __: Callable[[], None]) -> str | None:
         checked.append(address)
         return "02:66:66:66:66:66" if len(checked) == 1 else None
 

@@ -14,6 +14,7 @@ import lan_servers
 from berth.errors import NotFound, Refused
 from berth.kernel.netns import inside
 from berth.lan.dhcp import Clients, client_id
+from berth.lan.dhcp.clients import Check
 from berth.model import Address, Lease, LeaseRequest, StaticRoute
 from lan_servers import Lan
 
@@ -30,7 +31,7 @@ def home(tmp_path: Path) -> Iterator[Lan]:
 class Told:
     """The clients of a host, and what they tell."""
 
-    def __init__(self, check: Callable[[str, Address, str], Awaitable[str | None]] | None = None) -> None:
+    def __init__(self, check: Check | None = None) -> None:
         self.changed: list[Lease] = []
         self.lost: list[tuple[Lease, str]] = []
         self.clients = Clients(self.changed.append, lambda lease, why: self.lost.append((lease, why)), check)
@@ -161,7 +162,7 @@ def test_a_refused_renewal_ends_the_lease_and_another_begins(home: Lan) -> None:
 def test_a_conflict_is_declined_and_the_next_address_taken(home: Lan) -> None:
     checked: list[Address] = []
 
-    async def check(dev: str, address: Address, mac: str) -> str | None:
+    async def check(_: LeaseRequest, address: Address, __: Callable[[], None]) -> str | None:
         checked.append(address)
         return "02:66:66:66:66:66" if len(checked) == 1 else None
 

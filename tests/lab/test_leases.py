@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
 from lab_ground import LAPTOP, LAPTOP6, ROUTER, Ground
 
-from berth.lab.session import Inside
+from berth.lab.session import Inside, Session
+from router_dhcp import RouterDhcp, age
 
 pytestmark = pytest.mark.timeout(90)
 
@@ -204,61 +205,20 @@ def test_what_makes_no_sense_is_refused(ground: Ground, keeper: Keeper) -> None:
 # --- what the server says later ---
 
 
-class Server:
-    """The router's DHCP server, with other words than the lab's own."""
-
-    def __init__(self, ground: Ground) -> None:
-        self.ground = ground
-        self.own = ground.lab.work / "router/dnsmasq.conf"
-
-    def says(self, *lines: str, forgets: bool = False) -> None:
-        """Start it anew with these lines in place of its range."""
-        kept = [line for line in self.own.read_text().splitlines() if not line.startswith("dhcp-range")]
-        other = self.own.with_name("other.conf")
-        other.write_text("\n".join([*kept, *lines]) + "\n")
-        self._start(other, "rm -f $PWD/leases" if forgets else "true")
-
-    def back(self) -> None:
-        """Start the lab's own."""
-        self._start(self.own, "true")
-
-    def _start(self, config: Path, before: str) -> None:
-        find = "pgrep -f '[r]outer/(dnsmasq|other).conf'"
-        stop = f"for p in $({find}); do kill $p; while kill -0 $p; do sleep 0.05; done; done"
-        self.ground.sh(f"{{ {stop}; }} 2>/dev/null; cd {self.own.parent}; {before}", "router")
-        self.ground.sh(f"dnsmasq --conf-file={config} --user= --group=", "router")
-
-
-_AGE = """
-import json, sqlite3, sys
-db = sqlite3.connect(sys.argv[1])
-for key, body in db.execute("SELECT key, body FROM lease").fetchall():
-    record = json.loads(body)
-    record["lease"]["acquired"] -= 2000
-    db.execute("UPDATE lease SET body = ? WHERE key = ?", (json.dumps(record).encode(), key))
-db.commit()
-"""
-
-
-def age(ground: Ground) -> None:
-    """Make all leases as if they had been got more than half their hour ago: it is time to renew them."""
-    ground.lab.run("host", ["python3", "-c", _AGE, str(ground.lab.work / "host/state/berth.db")], check=True)
-
-
 @pytest.fixture
-def server(ground: Ground) -> Iterator[Server]:
-    running = Server(ground)
+def server(lab: Session) -> Iterator[RouterDhcp]:
+    running = RouterDhcp(lab)
     yield running
     running.back()
 
 
-def test_another_router_and_mtu_reach_the_sandbox(ground: Ground, keeper: Keeper, server: Server) -> None:
+def test_another_router_and_mtu_reach_the_sandbox(ground: Ground, keeper: Keeper, server: RouterDhcp) -> None:
     span = "dhcp-range=192.168.2.200,192.168.2.220,1h"
     server.says(span)
     ground.berth(NET)
     address = ground.container("lan", "web")
     keeper.kill9()
-    age(ground)
+    age(ground.lab)
     server.says(
         span, "dhcp-option=option:router,192.168.2.50", "dhcp-option=option:mtu,1400",
         "dhcp-option=option:classless-static-route,10.8.0.0/16,192.168.2.50,0.0.0.0/0,192.168.2.50",
@@ -271,12 +231,12 @@ def test_another_router_and_mtu_reach_the_sandbox(ground: Ground, keeper: Keeper
     assert leases(ground)["web"]["lease"]["address"] == f"{address}/24"
 
 
-def test_another_address_reaches_the_sandbox(ground: Ground, keeper: Keeper, server: Server) -> None:
+def test_another_address_reaches_the_sandbox(ground: Ground, keeper: Keeper, server: RouterDhcp) -> None:
     server.says("dhcp-range=192.168.2.200,192.168.2.220,1h")
     ground.berth(NET)
     address = ground.container("lan", "web")
     keeper.kill9()
-    age(ground)
+    age(ground.lab)
     server.says("dhcp-range=192.168.2.230,192.168.2.240,1h", forgets=True)
     keeper.start()
     until(lambda: ground.told("endpoint ls")[0]["addresses"] != [f"{address}/24"])
@@ -292,7 +252,7 @@ def test_another_address_reaches_the_sandbox(ground: Ground, keeper: Keeper, ser
     assert ground.berth("reconcile") == "nothing to change on this host\n"
 
 
-def test_both_ip_versions(ground: Ground, keeper: Keeper, server: Server) -> None:
+def test_both_ip_versions(ground: Ground, keeper: Keeper, server: RouterDhcp) -> None:
     server.says("dhcp-range=192.168.2.200,192.168.2.220,1h", "dhcp-range=fd00:2::200,fd00:2::2ff,64,1h")
     ground.berth(f"{NET.removesuffix('lan')} --ipv6 -o addresses6=dhcp lan")
     ground.sandbox("web")
@@ -308,3 +268,57 @@ def test_both_ip_versions(ground: Ground, keeper: Keeper, server: Server) -> Non
 def _lines(ground: Ground) -> list[str]:
     found = (ground.lab.work / "router/leases").read_text().splitlines()
     return [line for line in found if len(line.split()) == 5]
+
+
+def addresses(ground: Ground, name: str) -> list[str]:
+    (link,) = ground.ip(name, "-4", "address", "show", "eth0") or [{"addr_info": []}]
+    return [entry["local"] for entry in link["addr_info"]]
+
+
+def test_the_daemon_renews_by_its_own_clock(ground: Ground, keeper: Keeper, server: RouterDhcp) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h", "dhcp-option=58,2", "dhcp-option=59,1000")
+    before = len(server.log())
+    ground.berth(NET)
+    address = ground.container("lan", "web")
+    until(lambda: server.log()[before:].count(f"DHCPACK(lan0) {address}") >= 3, 30)  # the first, and two renewals
+    assert "DHCPNAK" not in server.log()[before:]
+    assert addresses(ground, "web") == [address]
+    assert leases(ground)["web"]["trouble"] == ""
+
+
+def test_a_lease_that_ends_takes_its_address_along(ground: Ground, keeper: Keeper, server: RouterDhcp) -> None:
+    server.says("dhcp-range=192.168.2.200,192.168.2.220,1h")
+    ground.berth(NET)
+    address = ground.container("lan", "web")
+    keeper.kill9()
+    age(ground.lab, 3600 - 8)  # seconds are left of the hour
+    server.deafen()
+    keeper.start()
+    until(lambda: addresses(ground, "web") == [], 45)
+    assert ground.defaults("web") == []
+    assert ground.told("endpoint ls")[0]["addresses"] == []
+    assert re.search("it ended after 3600 s|its time was over", leases(ground)["web"]["trouble"])
+    assert "endpoint web is without it until the server gives one again" in keeper.log()
+    assert "op=lose" in keeper.log()
+    ground.sh(f"ip address add {address}/24 dev eth0", "web")  # nor may it take the address by itself
+    assert ground.pings(("web", LAPTOP)) == [("web", LAPTOP)]
+    ground.sh(f"ip address del {address}/24 dev eth0", "web")
+    server.hear()
+    until(lambda: addresses(ground, "web") == [address], 40)
+    until(lambda: ground.defaults("web") == [(ROUTER, "eth0")])
+    assert ground.pings(("web", LAPTOP), ("laptop", address)) == []
+    assert leases(ground)["web"]["trouble"] == ""
+    assert f"has given {address} to it again" in keeper.log()
+    assert ground.berth("reconcile") == "nothing to change on this host\n"
+
+
+def test_who_has_the_address_already_keeps_it(ground: Ground, keeper: Keeper, server: RouterDhcp) -> None:
+    server.says("dhcp-range=192.168.2.222,192.168.2.223,1h")
+    ground.until_end("ip address add 192.168.2.222/24 dev eth0", "ip address del 192.168.2.222/24 dev eth0", "laptop")
+    ground.berth(NET)
+    assert ground.container("lan", "web", "--ip 192.168.2.223") == "192.168.2.223"
+    ground.sandbox("db")
+    done = ground.tried("attach lan db")
+    until(lambda: all("192.168.2.222/24" not in ep["addresses"] for ep in ground.told("endpoint ls")))
+    (laptop,) = ground.ip("laptop", "link", "show", "eth0")
+    assert f"gave 192.168.2.222, which {laptop['address']} has already" in done.stderr + keeper.log()

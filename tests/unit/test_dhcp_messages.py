@@ -95,8 +95,9 @@ def bound(lifetime: int = 1000, boot: float = 100.0) -> machine.Client:
     for kind in (Kind.OFFER, Kind.ACK):
         message = replace(ACK, kind=kind, xid=client.xid, options=options)
         client, actions = machine.step(client, Heard(message, "02:ff:00:00:00:01"), Now(boot, 5.0), chance)
-    assert actions == (Probe(ACK.yiaddr),)
-    client, actions = machine.step(client, Checked(None), Now(boot + 1, 6.0), chance)
+        assert (Probe(ACK.yiaddr) in actions) == (kind is Kind.OFFER)  # while the server makes up its mind
+    assert client.stage is Stage.CHECKING
+    client, actions = machine.step(client, Checked(ACK.yiaddr, None), Now(boot + 1, 6.0), chance)
     assert isinstance(actions[0], Bound) and client.stage is Stage.BOUND
     return client
 
@@ -173,3 +174,48 @@ def _broken(right: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.randrange(1, 6)):
         data[chance.randrange(4, len(data))] = chance.randrange(256)
     return bytes(data[: chance.randrange(len(data) // 2, len(data) + 1)])
+
+
+def offered(early: bool) -> machine.Client:
+    """A client that has taken an offer, and waits for the server's word and the LAN's."""
+    chance = random.Random(1)
+    client, _ = machine.step(machine.begin(replace(REQUEST, early=early)), Woken(), Now(100, 5.0), chance)
+    offer = replace(ACK, kind=Kind.OFFER, xid=client.xid)
+    return machine.step(client, Heard(offer, "02:ff:00:00:00:01"), Now(100, 5.0), chance)[0]
+
+
+def confirmed(client: machine.Client) -> machine.Step:
+    ack = replace(ACK, xid=client.xid)
+    return machine.step(client, Heard(ack, "02:ff:00:00:00:01"), Now(100, 5.0), random.Random(1))
+
+
+@pytest.mark.parametrize(
+    ("early", "final", "stage"),
+    [(True, False, Stage.BOUND), (False, False, Stage.CHECKING), (False, True, Stage.BOUND)],
+)
+def test_what_the_lan_said_before_the_server_counts(early: bool, final: bool, stage: Stage) -> None:
+    said = Checked(ACK.yiaddr, None, final=final)
+    client, _ = machine.step(offered(early), said, Now(100, 5.0), random.Random(1))
+    assert confirmed(client)[0].stage is stage
+
+
+def test_who_objects_late_gets_the_address_back() -> None:
+    quiet = Checked(ACK.yiaddr, None, final=False)
+    client, _ = machine.step(offered(early=True), quiet, Now(100, 5.0), random.Random(1))
+    client, _ = confirmed(client)
+    late = Checked(ACK.yiaddr, "02:66:66:66:66:66")
+    client, actions = machine.step(client, late, Now(100.2, 5.2), random.Random(1))
+    declined, gone = actions
+    assert isinstance(declined, Send) and decode(declined.datagram.payload).kind is Kind.DECLINE
+    assert isinstance(gone, Gone) and "02:66:66:66:66:66 has already" in gone.reason
+    assert (client.stage, client.lease, client.hint) == (Stage.INIT, None, None)
+
+
+def test_who_objects_before_the_server_confirms_is_never_troubled() -> None:
+    client, _ = machine.step(
+        offered(early=True), Checked(ACK.yiaddr, "02:66:66:66:66:66"), Now(100, 5.0), random.Random(1)
+    )
+    client, actions = confirmed(client)
+    (declined,) = actions
+    assert isinstance(declined, Send) and decode(declined.datagram.payload).kind is Kind.DECLINE
+    assert client.stage is Stage.INIT

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import random
 import struct
-from ipaddress import IPv4Address, IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 from berth.lan import offers
+from berth.lan.servers import served
+from berth.model import Network, Served
+from berth.schema import dump, load_network
 
 MAC, TRANSACTION = "02:00:00:00:00:07", 0x12345678
 
@@ -58,3 +62,32 @@ def test_no_frame_is_too_strange() -> None:
         frame = frame[: chance.randrange(len(frame))] if chance.random() < 0.3 else frame
         understood += offers.offer(bytes(frame), MAC, TRANSACTION) is not None
     assert 1_000 < understood < 19_000
+
+
+def test_several_offers_of_a_server_tell_of_its_range() -> None:
+    one = offers.offer(answer(), MAC, TRANSACTION)
+    assert one is not None
+    low, high = (replace(one, address=IPv4Address(f"192.168.2.{last}")) for last in (103, 140))
+    other = replace(one, server=IPv4Address("192.168.2.9"), router=None)
+    router = IPv4Address("192.168.2.1")
+    assert served([one, other, high, low]) == (
+        Served(router, low.address, high.address, one.subnet, router),
+        Served(other.server, one.address, one.address, one.subnet, None),
+    )
+
+
+def test_a_range_is_held_against_others() -> None:
+    given = Served(ip_address("192.168.2.1"), ip_address("192.168.2.100"), ip_address("192.168.2.130"))
+    spans = {"192.168.2.0/24": True, "192.168.2.128/26": True, "192.168.2.64/27": False, "fd00::/64": False}
+    assert {span: given.reaches(ip_network(span)) for span in spans} == spans
+    within = {"192.168.2.100": True, "192.168.2.131": False, "fd00::1": False}
+    assert {address: ip_address(address) in given for address in within} == within
+    assert str(given) == "192.168.2.100 to 192.168.2.130 at least"
+
+
+def test_what_servers_give_is_kept_with_a_network() -> None:
+    ends = ip_address("192.168.2.100"), ip_address("192.168.2.130")
+    given = Served(ip_address("192.168.2.1"), *ends, ip_network("192.168.2.0/24"))
+    for known in (None, (), (given,)):
+        net = Network("1" * 64, "lan", "flat", "br0", (), 1500, "", served=known)
+        assert load_network(dump(net)) == net

@@ -79,7 +79,7 @@ def create(
         options=options,
     )
     with waiting(f"making network {name}"), engine(ctx) as api:
-        outcome = api.create_network(asked, dry_run=dry_run)
+        outcome = api.create_network(api.explored(asked), dry_run=dry_run)
     warn(outcome)
     if dry_run:
         print_plan(outcome.plan, as_json=as_json)

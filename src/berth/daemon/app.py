@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
@@ -146,7 +147,7 @@ class _Own:
 
     async def _create(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.NetworkCreate)
-        spec = rest.network_spec(asked)
+        spec = await asyncio.to_thread(self._engine.explored, rest.network_spec(asked))
         outcome = await self._worker.run(lambda: self._engine.create_network(spec, dry_run=asked.dry_run))
         self._names.soon()
         return rest.reply(outcome, schema.dump(outcome.value))

@@ -43,6 +43,8 @@ class Events:
         for listener in self.listeners:
             listener(operation)
         for event in operation.events:
+            if warnings := event.attributes.get("warnings"):
+                log.warning("%s", warnings)  # Docker has no place for them
             entry = (next(self._numbers), event)
             self._past.append(entry)
             if self._loop is not None and not self._loop.is_closed():

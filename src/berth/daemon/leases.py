@@ -36,7 +36,7 @@ from berth.seams import LeaseClients, MakeClients, Outcome
 
 _ROUND = 2  # seconds
 _PATIENCE = 8  # seconds for a server to give a lease: Docker's own patience is 30, and it asks for several in a row
-_RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
+_THOROUGH = 8  # more, where the LAN is asked as thoroughly as RFC 5227 has it
 log = logging.getLogger("berth")
 
 
@@ -51,7 +51,6 @@ class Leases:
         self._held: set[str] = set()  # keys of what the clients keep or, after a loss, ask for again
         self._kept: set[str] = set()  # those of them that the server is to keep afterwards
         self._left: deque[tuple[float, str, str, Address]] = deque(maxlen=1000)  # when, pool, who and address
-        self._identities: dict[str, str] = {}  # of containers without a name, by key
         self._saves: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
@@ -79,29 +78,48 @@ class Leases:
         """Plug a sandbox into a network, with leases where they are wanted. Raises as `Engine.attach` does."""
         request, wanted = await self._worker.run(lambda: self._engine.wanted(asked))
         if not wanted:
+            if not dry_run and (ahead := await self._worker.run(lambda: self._engine.ahead(request))) is not None:
+                await asyncio.to_thread(self._engine.vet, ahead)  # it waits for answers, and no verb shall
             return await self._worker.run(lambda: self._engine.attach(asked, dry_run=dry_run))
         if dry_run:
             raise Invalid("which address a DHCP server would give cannot be told before: leave --dry-run out")
         leases = await self._acquire(wanted)
         try:
-            net = await self._worker.run(lambda: self._engine.network(request.network))
-            records = decide.recorded(net, leases)
-            complete = replace(request, addresses=_without(request, leases), leases=records)
-            outcome = await self._worker.run(lambda: self._engine.attach(complete))
+            outcome, records = await self._worker.run(lambda: self._complete(request, leases))
         except BaseException:
             await self._give_up(leases)
             raise
         for record in records:
             self._remember(record)
         self._forget_wishes(wanted)
+        for lease in leases:
+            self._recheck(lease)
         return outcome
+
+    def _recheck(self, lease: Lease) -> None:
+        """Have the engine hear of what became of a lease while it was not on record yet."""
+        current = self._clients.leases().get(lease.request.key)
+        if current is None:
+            self._lost(lease, "another machine turned out to have the address")
+        elif current.address != lease.address:
+            self._lost(lease, f"the server gave {current.address.ip} in its place")
+            self._changed(current)
+
+    def _complete(
+        self, request: AttachRequest, leases: Sequence[Lease]
+    ) -> tuple[Outcome[Endpoint], tuple[LeaseRecord, ...]]:
+        records = decide.recorded(self._engine.network(request.network), leases)
+        complete = replace(request, addresses=_without(request, leases), leases=records)
+        return self._engine.attach(complete), records
 
     async def _acquire(self, wanted: Sequence[LeaseRequest]) -> list[Lease]:
         """All of these, or none."""
         keys = {request.key for request in wanted}
         self._wished |= keys
         self._held |= keys
-        asking = [self._clients.acquire(request, _PATIENCE) for request in wanted]
+        asking = [
+            self._clients.acquire(request, _PATIENCE + _THOROUGH * (request.conflict == "full")) for request in wanted
+        ]
         answers = await asyncio.gather(*asking, return_exceptions=True)
         leases = [answer for answer in answers if isinstance(answer, Lease)]
         failures = [answer for answer in answers if isinstance(answer, BaseException)]
@@ -196,8 +214,6 @@ class Leases:
         except BaseException:
             await self._give_up([lease])
             raise
-        if not holder:
-            self._identities[request.key] = identity
         self._forget_wishes([request])
         return given
 
@@ -206,16 +222,16 @@ class Leases:
         records = await self._worker.run(self._engine.leases)
         for record in records:
             key = record.lease.request.key
-            if record.pool == owner and record.lease.address.ip == address:
+            if record.pool == owner and (record.shown or str(record.lease.address.ip)) == str(address):
                 self._remember(record)
-                if key in self._identities:
-                    self._left.append((time.monotonic(), owner, self._identities.pop(key), address))
+                if identity := decide.nameless(key):
+                    self._left.append((time.monotonic(), owner, identity, address))
         await self._worker.run(lambda: self._engine.release_address(owner, address))
         await self.settle()
 
     def _returning(self, owner: str) -> tuple[str, Address | None]:
         """Who has just left a pool, and its address; else somebody new."""
-        while self._left and time.monotonic() - self._left[0][0] > _RETURN:
+        while self._left and time.monotonic() - self._left[0][0] > decide.RETURN:
             self._left.popleft()
         for entry in self._left:
             if entry[1] == owner:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from berth import wire
-from berth.daemon import member, proxy
+from berth.daemon import member, proxy, served
 from berth.daemon.app import app, routes
 from berth.daemon.conflicts import Conflicts
 from berth.daemon.events import Events
@@ -89,7 +89,7 @@ async def _serve(
     # An older unit of systemd's holds the daemon's own socket only.
     own = [] if len(given) > 1 else [leased] if given else [path, leased]
     listeners = [*given, *map(_listen, own)]
-    services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run())
+    services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run(), served.run(engine, worker))
     shared = (member.run(engine, worker), Overlay(engine, worker).run())
     chores = (*services, *shared, _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]

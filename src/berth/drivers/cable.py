@@ -42,7 +42,10 @@ def cable(net: Network, ep: Endpoint) -> State:
     objects |= {Addr(ns, ep.ifname, str(address)) for address in ep.addresses}
     for version in ep.default_route:
         objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(_gateway(net, ep, version)), _METRIC[version]))
+    versions = {address.version for address in ep.addresses}
     for route in _routes(net, ep):
+        if route.subnet.version not in versions:
+            continue  # a lease has ended: the kernel knows no neighbours without an address
         via = "" if route.via.is_unspecified else str(route.via)
         objects.add(Route(ns, str(route.subnet), ep.ifname, via, _METRIC[route.subnet.version]))
     return frozenset(objects)

@@ -31,7 +31,7 @@ class FlatDriver:
         bridge = _bridge(asked, host)
         _refuse_rates(asked, bridge)
         _refuse_switch(asked, bridge)
-        subnets = asked.subnets or _lan_subnets(asked, bridge)
+        subnets = asked.subnets or _lan_subnets(asked, bridge) or _served_subnets(asked, bridge)
         _refuse_strange(subnets, bridge)
         pools = tuple(_pool(pool, asked, bridge, host) for pool in pair_pools(asked, subnets))
         refuse_overlap_with_networks(pools, host)
@@ -68,6 +68,7 @@ class FlatDriver:
             keep_lease=asked.setting("keep_lease") == "true",
             labels=asked.labels,
             options=asked.options,
+            served=asked.served,
         )
 
     def network(self, net: Network) -> State:
@@ -158,9 +159,26 @@ def _lan_subnets(asked: NetworkSpec, bridge: HostLink) -> tuple[Subnet, ...]:
     for address in bridge.addresses:
         if address.version in versions and not address.is_link_local:
             found.setdefault(address.version, address.network)
-    if not found:
-        raise Invalid(f"bridge {bridge.name} carries no address to learn the LAN from: give --subnet and --gateway")
     return tuple(found.values())
+
+
+def _served_subnets(asked: NetworkSpec, bridge: HostLink) -> tuple[Subnet, ...]:
+    """The LAN as its DHCP servers describe it, for a host that is not a member of it itself."""
+    subnets = {served.subnet for served in asked.served or () if served.subnet is not None}
+    if not subnets:
+        raise Invalid(
+            f"bridge {bridge.name} carries no address to learn the LAN from, and no DHCP server answers on it:"
+            " give --subnet and --gateway"
+        )
+    if len(subnets) > 1:
+        words = " and ".join(sorted(map(str, subnets)))
+        raise Invalid(f"the DHCP servers on {bridge.name} are of different subnets, {words}: say which by --subnet")
+    if asked.ipv6:
+        raise Invalid(
+            f"bridge {bridge.name} carries no address to learn the LAN's IPv6 subnet from: give --subnet for both"
+            " IP versions, or leave --ipv6 out"
+        )
+    return tuple(subnets)
 
 
 def _refuse_strange(subnets: tuple[Subnet, ...], bridge: HostLink) -> None:
@@ -220,9 +238,16 @@ def _gateway(pool: Pool, asked: NetworkSpec, bridge: HostLink, host: Host) -> Ad
         return pool.gateway
     if routers:
         return routers[0]
+    offered = [served.router for served in asked.served or () if _within(served.router, pool)]
+    if offered and not asked.internal:
+        return offered[0]
     if asked.internal or version == 6 or asked.setting("addresses") == "dhcp":
         return None  # a lease names it; an IPv6 LAN without a router is common, IPv4 endpoints without one a mistake
     raise Invalid(
-        f"this host has no default route through {bridge.name}: name the LAN's router with --gateway,"
-        " or use --internal for a network without one"
+        f"this host has no default route through {bridge.name}, and no DHCP server tells of a router: name the"
+        " LAN's router with --gateway, or use --internal for a network without one"
     )
+
+
+def _within(address: Address | None, pool: Pool) -> bool:
+    return address is not None and address in pool.subnet

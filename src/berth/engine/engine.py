@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from berth.doctor.facts import Records
-from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, vet
+from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, served, vet
 from berth.engine.parts import Parts
 from berth.engine.recorded import Recent, Recorded
 from berth.engine.vetted import Vetted
@@ -27,6 +27,7 @@ from berth.model import (
     PortChange,
     PortMapping,
     PortRequest,
+    Served,
 )
 from berth.plan import Plan
 from berth.seams import Outcome, Shared, Watch
@@ -42,6 +43,22 @@ class Engine:
     def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]:
         """Make a network. Raises `Taken`, `Invalid`, `Exhausted`, … before anything is touched."""
         return networks.create(self._parts, spec, dry_run=dry_run)
+
+    def explored(self, spec: NetworkSpec) -> NetworkSpec:
+        """The same with what the DHCP servers of its LAN give: takes up to 4.5 s, and needs neither lock nor store."""
+        return served.explored(self._parts, spec)
+
+    def unexplored(self) -> Sequence[Network]:
+        """The LANs whose DHCP servers nobody has asked."""
+        return served.unexplored(self._parts)
+
+    def served(self, net: Network) -> Sequence[Served]:
+        """What the DHCP servers of a network's LAN give: takes up to 4.5 s, and needs neither lock nor store."""
+        return self._parts.lan.served(net.bridge)
+
+    def learn(self, identity: str, found: Sequence[Served]) -> Sequence[str]:
+        """Record it with the network; what there is to warn of."""
+        return served.learn(self._parts, identity, found)
 
     def remove_network(self, name: str, *, dry_run: bool = False) -> Outcome[Network]:
         """Remove a network without endpoints."""
@@ -168,9 +185,13 @@ class Engine:
         """The addresses of LANs that are worth asking for ahead of their use."""
         return vet.candidates(self._parts)
 
+    def ahead(self, request: AttachRequest) -> vet.Candidates | None:
+        """The addresses that an attach is about to give, where the LAN has to be asked for them first."""
+        return vet.ahead(self._parts, request)
+
     def vet(self, ahead: vet.Candidates) -> None:
         """Ask for them: takes 0.2 s or more, and may be done while another thread carries out a verb."""
-        vet.ask(self._parts, ahead.net, ahead.addresses, ())
+        vet.ask(self._parts, ahead.net, ahead.addresses, ahead.mine)
 
     def contested(self, dev: str, claims: Sequence[Claim]) -> Sequence[tuple[Endpoint, Conflict]]:
         """Record which endpoints' addresses others claim on a LAN."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
 from ipaddress import ip_interface
 
 from berth import ipam
+from berth.engine import handed as handed_over
 from berth.engine.parts import Parts
 from berth.errors import Invalid, NotFound, Taken, Unsupported
 from berth.model import (
     Address,
     AttachRequest,
     Endpoint,
+    Grant,
     Host,
     Interface,
     Learnt,
@@ -34,6 +37,7 @@ from berth.plan import Plan, diff
 from berth.seams import Intent, Tx
 from berth.state import Addr, Route
 
+RETURN = 30  # seconds within which the next to come without a name is taken for the one that just left
 _OPTION = {4: "addresses", 6: "addresses6"}
 
 
@@ -73,6 +77,8 @@ def wanted(
             hostname=name,
             wanted=next((address for address in request.addresses if address.version == version), None),
             version=version,
+            conflict=net.conflict,
+            early=net.conflict == "fast",  # should somebody object later, the endpoint moves to another address
         )
         for version in found
     )
@@ -150,26 +156,38 @@ def renew(parts: Parts, lease: Lease) -> str:
         if record is None:
             return ""  # given up meanwhile
         known = parts.known(record.endpoint) if record.endpoint else None
-        if known is None or known[1].placement is not Placement.FULL:
+        if known is None:
             return _note(parts, record, lease)
         net, ep = known
+        handed = ep.placement is Placement.HANDOVER
+        same = lease.address.ip == record.lease.address.ip
+        if handed and not same and handed_over.reachable(parts, record, ep.mac) is None:
+            return _note(parts, record, lease)
         with parts.store.read() as tx:
             others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
-            after = _moved(net, ep, record.lease, lease, others)
-            trouble = _obstacle(tx, net, ep, lease)
-        new = replace(record, lease=lease, trouble=trouble)
+            after = _moved(net, ep, record, lease, others)
+            trouble = "" if handed and same else _obstacle(tx, net, ep, lease)
+        shown = record.shown or ("" if same or not handed else str(record.lease.address.ip))
+        new = replace(record, lease=lease, trouble=trouble, over=False, way_out=False, shown=shown)
         if trouble or after == ep:
             with parts.store.write() as tx:
                 tx.save_lease(new if not trouble else replace(record, trouble=trouble))
             return trouble
-        _carry(parts, net, ep, after, new)
-        if lease.address.ip == record.lease.address.ip:
-            return f"endpoint {ep.name}: the DHCP server has changed its router, routes, MTU or name servers"
-        return f"endpoint {ep.name}: the DHCP server has moved it from {record.lease.address.ip} to {lease.address.ip}"
+        return _said(ep, record, lease) + _carry(parts, net, ep, after, new, way_out=record.way_out)
+
+
+def _said(ep: Endpoint, record: LeaseRecord, lease: Lease) -> str:
+    before, now = record.lease.address.ip, lease.address.ip
+    if before != now:
+        told = f", and `docker inspect` goes on to show {before}" if ep.placement is Placement.HANDOVER else ""
+        return f"endpoint {ep.name}: the DHCP server has moved it from {before} to {now}{told}"
+    if record.over:
+        return f"endpoint {ep.name}: the DHCP server has given {now} to it again"
+    return f"endpoint {ep.name}: the DHCP server has changed its router, routes, MTU or name servers"
 
 
 def _note(parts: Parts, record: LeaseRecord, lease: Lease) -> str:
-    """Docker cannot be told of another address: the record says so, and keeps the old one to ask for."""
+    """A container that Berth cannot get into keeps what Docker gave it: the record says so, and asks for that again."""
     trouble = ""
     if lease.address.ip != record.lease.address.ip:
         trouble = f"the DHCP server gives {lease.address.ip} now, and a container of Docker's keeps its address"
@@ -179,12 +197,18 @@ def _note(parts: Parts, record: LeaseRecord, lease: Lease) -> str:
     return f"{record.lease.address.ip}: {trouble}: start it anew" if trouble else ""
 
 
-def _moved(net: Network, ep: Endpoint, old: Lease, new: Lease, others: Sequence[Lease]) -> Endpoint:
+def _moved(net: Network, ep: Endpoint, record: LeaseRecord, new: Lease, others: Sequence[Lease]) -> Endpoint:
     pool = net.pool_of(new.address.ip)
     length = pool.subnet.prefixlen if pool is not None else new.address.network.prefixlen
     address = ip_interface(f"{new.address.ip}/{length}")
-    addresses = tuple(address if a.ip == old.address.ip else a for a in ep.addresses)
-    return replace(ep, addresses=addresses, learnt=learnt(net, (new, *others)))
+    kept = [a for a in ep.addresses if a.ip != record.lease.address.ip]
+    addresses = tuple(sorted((address, *kept), key=lambda a: a.version))
+    told = learnt(net, (new, *others))
+    if ep.placement is Placement.HANDOVER:
+        return replace(ep, addresses=addresses, learnt=replace(told, mtu=ep.learnt.mtu))  # the cable's end is Docker's
+    offered = [r for r in (*told.routers, *(p.gateway for p in net.pools)) if r is not None]
+    again = {address.version} if record.way_out and any(r.version == address.version for r in offered) else set()
+    return replace(ep, addresses=addresses, learnt=told, default_route=tuple(sorted({*ep.default_route, *again})))
 
 
 def _obstacle(tx: Tx, net: Network, ep: Endpoint, lease: Lease) -> str:
@@ -200,8 +224,13 @@ def _obstacle(tx: Tx, net: Network, ep: Endpoint, lease: Lease) -> str:
     return ""
 
 
-def _carry(parts: Parts, net: Network, ep: Endpoint, after: Endpoint, record: LeaseRecord) -> None:
-    """The old addresses go first: the kernel would take a new one of their subnet along with them."""
+def _carry(
+    parts: Parts, net: Network, ep: Endpoint, after: Endpoint, record: LeaseRecord, *, way_out: bool = False
+) -> str:
+    """Carry an endpoint's other addresses and routes to where it is; what could not be done, in words.
+
+    The old addresses go first: the kernel would take a new one of their subnet along with them.
+    """
     before, want = parts.want_endpoint(net, ep), parts.want_endpoint(net, after)
     middle = before
     if after.addresses != ep.addresses:
@@ -211,32 +240,85 @@ def _carry(parts: Parts, net: Network, ep: Endpoint, after: Endpoint, record: Le
     intent = Intent(ep.id, "readdress", before, want)
     with parts.store.write() as tx:
         tx.open(intent)
-
-    def then(tx: Tx) -> None:
-        for gone in {*ep.addresses} - {*after.addresses}:
-            if (pool := net.pool_of(gone.ip)) is not None:
-                ipam.give_back(pool, tx.ledger(net.id, pool), gone.ip)
-        for new in {*after.addresses} - {*ep.addresses}:
-            if (pool := net.pool_of(new.ip)) is not None:
-                ipam.take(pool, tx.ledger(net.id, pool), new.ip)
-        tx.save_endpoint(after)
-        tx.save_lease(record)
-
-    parts.carry_out(intent, plan, then)
-    if after.ifname and after.addresses != ep.addresses:
+    parts.carry_out(intent, plan, lambda tx: _record(parts, tx, net, ep, after, record))
+    if ep.placement is Placement.HANDOVER:
+        return _carry_over(parts, net, ep, after, record, way_out=way_out)
+    if after.ifname and after.addresses and after.addresses != ep.addresses:
         parts.kernel.announce(after.sandbox.path, after.ifname, after.mac)
+    return ""
+
+
+def _record(parts: Parts, tx: Tx, net: Network, ep: Endpoint, after: Endpoint, record: LeaseRecord) -> None:
+    """What Docker holds, Docker gives back by itself."""
+    handed = ep.placement is Placement.HANDOVER
+    for gone in {*ep.addresses} - {*after.addresses}:
+        if (pool := net.pool_of(gone.ip)) is not None and not handed:
+            ipam.give_back(pool, tx.ledger(net.id, pool), gone.ip)
+    for new in {*after.addresses} - {*ep.addresses}:
+        pool = net.pool_of(new.ip)
+        if pool is None or (handed and tx.ledger(net.id, pool).covering(int(new.ip)) is not None):
+            continue
+        ipam.take(pool, tx.ledger(net.id, pool), new.ip)
+        if handed and pool.owner:
+            tx.save_grant(Grant(pool.owner, new.ip, "", datetime.fromisoformat(parts.now()).timestamp()))
+    tx.save_endpoint(after)
+    tx.save_lease(record)
+
+
+def _carry_over(
+    parts: Parts, net: Network, ep: Endpoint, after: Endpoint, record: LeaseRecord, *, way_out: bool
+) -> str:
+    dev = handed_over.reachable(parts, record, ep.mac)
+    if dev is None:
+        return "; Berth cannot get into its container: start it anew" if after.addresses else ""
+    version = record.lease.address.version
+    pools = [pool.gateway for pool in net.pools]
+    routers = [r for r in (*after.learnt.routers, *pools) if r is not None and r.version == version]
+    router = routers[0] if way_out and routers and after.addresses else None
+    failed = handed_over.carry(parts, record, dev, ep, after, router)
+    return f"; in its container that failed: {failed}: start it anew" if failed else ""
 
 
 def lost(parts: Parts, lease: Lease, why: str) -> str:
-    """Record that a lease has ended. The address stays in use: the same is asked for again, and mostly given."""
+    """Record that a lease has ended, and take its address out of use (RFC 2131 section 4.4.5), with what rests on it.
+
+    The server is asked on, mostly for the same: it comes back by `renew`.
+    """
     with parts.changing():
         with parts.store.read() as tx:
             record = tx.lease(lease.request.key)
         if record is None:
             return ""
-        with parts.store.write() as tx:
-            tx.save_lease(replace(record, trouble=why))
-    return f"{record.lease.address.ip}: the lease is lost: {why}"
+        record = replace(record, trouble=why, over=True)
+        known = parts.known(record.endpoint) if record.endpoint else None
+        said = f"{record.lease.address.ip}: the lease is lost: {why}"
+        if known is None or record.lease.address.ip not in [a.ip for a in known[1].addresses]:
+            with parts.store.write() as tx:
+                tx.save_lease(record)
+            return said
+        net, ep = known
+        after = _without(ep, record.lease)
+        way_out = ep.default_route != after.default_route
+        if ep.placement is Placement.HANDOVER:
+            dev = handed_over.reachable(parts, record, ep.mac)
+            way_out = dev is not None and handed_over.has_way_out(parts, record, dev)
+        failed = _carry(parts, net, ep, after, replace(record, way_out=way_out))
+        return f"{said}: endpoint {ep.name} is without it until the server gives one again{failed}"
+
+
+def _without(ep: Endpoint, lease: Lease) -> Endpoint:
+    """An endpoint whose lease has ended."""
+    version = lease.address.version
+    learnt = replace(
+        ep.learnt,
+        routers=tuple(r for r in ep.learnt.routers if r.version != version),
+        routes=tuple(r for r in ep.learnt.routes if r.subnet.version != version),
+    )
+    addresses = tuple(a for a in ep.addresses if a.ip != lease.address.ip)
+    if ep.placement is Placement.HANDOVER:
+        return replace(ep, addresses=addresses, learnt=learnt)
+    kept = tuple(each for each in ep.default_route if each != version)
+    return replace(ep, addresses=addresses, learnt=learnt, default_route=kept)
 
 
 # --- Docker's IPAM driver ---
@@ -263,7 +345,9 @@ def wanted_for_docker(
     """
     bridge, bridge_mac = _bridge(parts.kernel.host(), pool.subnet)
     with parts.store.read() as tx:
-        before = tx.granted_to(pool.owner, holder) if holder else None
+        now = datetime.fromisoformat(parts.now()).timestamp()
+        before = tx.granted_to(pool.owner, holder) if holder else tx.first_released(pool.owner, now - RETURN)
+        users = [net for net in tx.networks() if any(each.owner == pool.owner for each in net.pools)]
     client = f"{bridge_mac} {pool.owner} {identity}"
     request = LeaseRequest(
         key=f"docker {client}",
@@ -272,8 +356,18 @@ def wanted_for_docker(
         client_id=parts.client_id(client),
         hostname=holder,
         wanted=wanted,
+        conflict=users[0].conflict if users else "fast",
     )
     return request, before.address if before is not None else None
+
+
+def nameless(key: str) -> str:
+    """By what a container without a name is known again, from the key of its lease; "" for one with a name.
+
+    The lease is on record, so it is known after a restart as well.
+    """
+    identity = key.rpartition(" ")[2]
+    return identity if key.startswith("docker ") and key.count(" ") == 3 else ""
 
 
 def _bridge(host: Host, subnet: Subnet) -> tuple[str, str]:

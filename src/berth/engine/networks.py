@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import product
 
 from berth import ipam, spec
-from berth.engine import pools
+from berth.engine import pools, served
 from berth.engine.parts import Parts
 from berth.engine.reach import scope_of
 from berth.errors import Invalid, NotFound, Taken
@@ -40,8 +40,9 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
         want = parts.want_network(net)
         before = parts.kernel.read(scope_of(want))
         plan = diff(want, before)
+        warnings = tuple(served.of_network(net))
         if dry_run:
-            return Outcome(net, plan)
+            return Outcome(net, plan, warnings)
         intent = Intent(net.id, "create", before, want)
         with parts.store.write(durable=True) as tx:
             if net.scope == "global":
@@ -52,7 +53,7 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
             tx.open(intent)
         parts.carry_out(intent, plan)
         parts.vetted.lans = parts.vetted.lans or net.vets
-        return Outcome(net, plan)
+        return Outcome(net, plan, warnings)
 
 
 def _refuse_late(tx: Tx, net: Network) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 from berth import ipam
 from berth.engine import leases, vet
@@ -270,15 +270,24 @@ def _unused(tx: Tx, pool: Pool, now: float) -> list[Grant]:
 
 def _in_use(tx: Tx, users: Sequence[Network]) -> set[Address]:
     """The addresses that networks of Berth's have a use for."""
-    used = {interface.ip for net in users for ep in tx.endpoints(network=net.id) for interface in ep.addresses}
+    endpoints = [ep for net in users for ep in tx.endpoints(network=net.id)]
+    used = {interface.ip for ep in endpoints for interface in ep.addresses}
+    there = {ep.id for ep in endpoints}
+    for record in tx.leases():  # also one that has ended, or was replaced, while Docker knows nothing of it
+        if record.endpoint in there:
+            used |= {record.lease.address.ip, ip_address(record.shown or record.lease.address.ip)}
     return used | {address for net in users for p in net.pools for _, address in p.aux}
 
 
 def _release(tx: Tx, pool: Pool, grant: Grant, now: float) -> None:
     ipam.give_back(pool, tx.ledger("", pool), grant.address)
-    record = tx.lease_at(grant.address)
+    record = tx.lease_at(grant.address) or next((r for r in tx.leases() if r.shown == str(grant.address)), None)
     if record is not None and record.pool == pool.owner:
         tx.drop_lease(record.lease.request.key)
+        moved = tx.grant(pool.owner, record.lease.address.ip)
+        if moved is not None and moved.address != grant.address:
+            ipam.give_back(pool, tx.ledger("", pool), moved.address)
+            tx.save_grant(replace(moved, released=now))
     tx.save_grant(replace(grant, released=now))
 
 

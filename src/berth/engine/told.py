@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import msgspec
+
 from berth.engine.engine import Engine
 from berth.engine.parts import Parts
 from berth.errors import BerthError
@@ -13,6 +15,7 @@ from berth.events import Event, Operation, Tell
 from berth.model import (
     AttachRequest,
     Endpoint,
+    Lease,
     Network,
     NetworkSpec,
     PortChange,
@@ -51,7 +54,9 @@ class Told(Engine):
         if dry_run:
             return super().attach(request, dry_run=True)
         attach = super().attach
-        return self._told("attach", lambda: attach(request), lambda done: [self._endpoint("attach", done.value)])
+        return self._told(
+            "attach", lambda: attach(request), lambda done: [self._endpoint("attach", done.value, done.warnings)]
+        )
 
     def detach(self, network: str, sandbox: str, *, dry_run: bool = False) -> Outcome[tuple[Endpoint, ...]]:
         """Unplug a sandbox from a network."""
@@ -93,6 +98,16 @@ class Told(Engine):
         change = super().change_ports
         return self._told("publish", lambda: change(asked), lambda done: [self._endpoint("publish", done.value)])
 
+    def renew(self, lease: Lease) -> str:
+        """Record a lease that was renewed and carry its changes to the sandbox."""
+        renew = super().renew
+        return self._told("renew", lambda: renew(lease), lambda said: self._leased("readdress", lease, said))
+
+    def lose(self, lease: Lease, why: str) -> str:
+        """Record that a lease has ended, and take its address out of use."""
+        lose = super().lose
+        return self._told("lose", lambda: lose(lease, why), lambda said: self._leased("lose", lease, said))
+
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""
         return self._told("reconcile", super().reconcile, lambda done: self._mended("reconcile", done.plan, done.value))
@@ -121,11 +136,23 @@ class Told(Engine):
         said = {"driver": net.driver, "bridge": net.bridge, "subnets": subnets}
         return Event(self._parts.now(), "network", action, net.id, net.name, said)
 
-    def _endpoint(self, action: str, ep: Endpoint) -> Event:
+    def _endpoint(self, action: str, ep: Endpoint, warnings: Sequence[str] = ()) -> Event:
         said = {"network": ep.network, "addresses": ",".join(map(str, ep.addresses)), "mac": ep.mac}
         if ep.ports:
             said["ports"] = ",".join(f"{m.host_port}:{m.port}/{m.proto}" for m in ep.ports)
+        if warnings:
+            said["warnings"] = "; ".join(warnings)
         return Event(self._parts.now(), "endpoint", action, ep.id, ep.name, said)
+
+    def _leased(self, action: str, lease: Lease, said: str) -> list[Event]:
+        """What there is to tell of a lease; "": nothing."""
+        with self._parts.store.read() as tx:
+            record = tx.lease(lease.request.key)
+        ep = self.endpoint(record.endpoint) if record is not None and record.endpoint else None
+        if not said or ep is None:
+            return []
+        event = self._endpoint(action, ep)
+        return [msgspec.structs.replace(event, attributes={**event.attributes, "message": said})]
 
     def _published(self, identity: str) -> list[Event]:
         ep = self.endpoint(identity)

@@ -86,8 +86,8 @@ class Asking:
         self._packets, self._addresses, self._ports = packets, addresses, ports
         self._mine, self._source, self._heard = {*mine, packets.mac}, source, heard
 
-    def run(self, pace: Pace, *, every: bool = False) -> None:
-        """Ask at a pace. `every`: until its end, also where each address has its answer."""
+    def run(self, pace: Pace, *, every: bool = False, sent: Callable[[], None] = lambda: None) -> None:
+        """Ask at a pace. `every`: until its end, also where each address has its answer. `sent`: once it is asked."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._packets, selectors.EVENT_READ)
             for number, (low, high) in enumerate(pace):
@@ -97,6 +97,8 @@ class Asking:
                         self._hear()
                 if number < len(pace) - 1:
                     self._ask()
+                if number == 0:
+                    sent()
         self._hear()
 
     @property

@@ -13,13 +13,15 @@ from berth.model import Address, Claim
 
 ARP, IPV6 = 0x0806, 0x86DD  # EtherTypes
 SOLICITATION, ADVERTISEMENT = 135, 136
+ROUTER_ADVERTISEMENT = 134
 _ICMPV6 = 58
 _REQUEST = 1
 _ETHERNET_IPV4 = bytes.fromhex("000108000604")  # hardware, protocol, and the lengths of either
 _SOURCE_LINK, _TARGET_LINK = 1, 2  # options of neighbour discovery
 _OVERRIDE = 0x20
 _NOBODY6 = bytes(16)
-_ALL_NODES = IPv6Address("ff02::1").packed
+_ALL_NODES, _ALL_ROUTERS = IPv6Address("ff02::1").packed, IPv6Address("ff02::2").packed
+_ROUTER_SOLICITATION = 133
 _EVERYBODY = b"\xff" * 6
 
 
@@ -100,6 +102,11 @@ def probe(address: Address, mac: str, source: Address | None = None) -> bytes:
     if isinstance(source, IPv6Address):
         return _packet(own, source.packed, group, body + bytes([_SOURCE_LINK, 1]) + own)
     return _packet(own, _NOBODY6, group, body)
+
+
+def solicit_routers(mac: str) -> bytes:
+    """Ask all routers to advertise themselves, from nobody's address: RFC 4861 section 4.1. `mac`: as for `probe`."""
+    return _packet(_bytes(mac), _NOBODY6, _ALL_ROUTERS, struct.pack("!BBHI", _ROUTER_SOLICITATION, 0, 0, 0))
 
 
 def announcement(address: Address, mac: str) -> bytes:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from threading import Lock
 
-from berth.lan import frames
+from berth.lan import frames, servers
 from berth.lan.asking import Asking
 from berth.lan.packets import Packets
 from berth.lan.vendors import vendor
-from berth.model import Address, Claim
+from berth.model import Address, Claim, Served
 
 #: Seconds to wait before each probe, and at the end. `full` is RFC 5227 section 1.1: PROBE_WAIT, PROBE_MIN to
 #: PROBE_MAX, ANNOUNCE_WAIT. `fast` is meant for a LAN whose machines are awake: they answer within milliseconds.
@@ -25,9 +25,15 @@ class LinuxLan:
         self._lock = Lock()
 
     def holders(
-        self, dev: str, addresses: Collection[Address], *, full: bool, mine: Collection[str]
+        self,
+        dev: str,
+        addresses: Collection[Address],
+        *,
+        full: bool,
+        mine: Collection[str],
+        sent: Callable[[], None] = lambda: None,
     ) -> Mapping[Address, str]:
-        """Ask who holds any of the addresses; the MACs of those that answer.
+        """Ask who holds any of the addresses; the MACs of those that answer. `sent` is called when the question is out.
 
         Takes 0.2 s, or with `full` 4 to 7 s; less where all of them are held. Raises `Denied`.
         """
@@ -37,7 +43,7 @@ class LinuxLan:
             return {}  # a bridge that is gone: what it is wanted for says so
         try:
             asking = Asking(packets, frozenset(addresses), mine=mine)
-            asking.run(_FULL if full else _FAST)
+            asking.run(_FULL if full else _FAST, sent=sent)
             return {address: min(macs) for address, macs in asking.macs.items()}
         finally:
             packets.deafen()
@@ -60,6 +66,13 @@ class LinuxLan:
     def watch(self, dev: str) -> Watch:
         """Hear who claims addresses on a LAN from now on. Raises `Denied`, and `OSError` without such a link."""
         return Watch(dev)
+
+    def served(self, dev: str) -> Sequence[Served]:
+        """See `seams.Lan`. Raises `Denied`."""
+        try:
+            return servers.served(servers.offered(dev))
+        except OSError:
+            return ()  # a bridge that is gone: what it is wanted for says so
 
     def vendor(self, mac: str) -> str:
         """Who made the machine; "" where that is not known."""

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import selectors
 import socket
 import struct
+import time
+from collections.abc import Iterator
 from contextlib import suppress
 
 from berth.errors import Denied
-from berth.lan.frames import ADVERTISEMENT, SOLICITATION
+from berth.lan.frames import ADVERTISEMENT, ROUTER_ADVERTISEMENT, SOLICITATION
 
 _ALL = 0x0003  # ETH_P_ALL
 _SO_ATTACH_FILTER = 26
@@ -37,6 +40,19 @@ NEIGHBOURS: Program = (
     (_LOAD_BYTE, 0, 0, 54),
     (_EQUAL, 1, 0, SOLICITATION),
     (_EQUAL, 0, 1, ADVERTISEMENT),
+    (_RETURN, 0, 0, _LONGEST),
+    (_RETURN, 0, 0, 0),
+)
+#: Router advertisements.
+ROUTERS: Program = (
+    (_LOAD, 0, 0, _TAGGED),
+    (_EQUAL, 0, 7, 0),
+    (_LOAD_HALF, 0, 0, 12),
+    (_EQUAL, 0, 5, 0x86DD),
+    (_LOAD_BYTE, 0, 0, 20),
+    (_EQUAL, 0, 3, socket.IPPROTO_ICMPV6),
+    (_LOAD_BYTE, 0, 0, 54),
+    (_EQUAL, 0, 1, ROUTER_ADVERTISEMENT),
     (_RETURN, 0, 0, _LONGEST),
     (_RETURN, 0, 0, 0),
 )
@@ -135,3 +151,12 @@ class Packets:
     def close(self) -> None:
         """Hear no more. The kernel takes some 16 ms."""
         self._socket.close()
+
+
+def heard(packets: Packets, until: float) -> Iterator[bytes]:
+    """Frames as they come, until a time of the monotonic clock; an empty one now and again, for who wants to stop."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(packets, selectors.EVENT_READ)
+        while (left := until - time.monotonic()) > 0:
+            selector.select(min(left, 0.05))
+            yield from packets.take() or [b""]

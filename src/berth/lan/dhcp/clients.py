@@ -25,10 +25,12 @@ from berth.lan.dhcp6.asking import Information
 from berth.lan.dhcp6.mux import Mux6
 from berth.model import Address, Lease, LeaseRequest
 
-Check = Callable[[str, Address, str], Awaitable[str | None]]
+#: Asks a LAN who has an address; calls the last when the question is out.
+Check = Callable[[LeaseRequest, Address, Callable[[], None]], Awaitable[str | None]]
 
 _AT_ONCE = 2  # exchanges on one LAN: dnsmasq offers several clients the same address, and refuses all but one
 _TURN = 0.3  # seconds that a slow or missing server may keep the others waiting
+_AWAKE = 0.01  # seconds within which a machine that is awake says that it has an address
 _REPEAT = 1.0  # seconds between two questions of `inform`
 _LOOK = 30.0  # seconds: the loop's own clock stands still while the machine sleeps, the leases' does not
 _log = logging.getLogger("berth.lan")
@@ -208,13 +210,33 @@ class Clients:
     async def _probe(self, entry: _Entry, address: Address) -> None:
         request = entry.client.request
         holder = None
-        if self._check is not None:
+        if self._check is not None and request.conflict != "off":
             try:
-                holder = await self._check(request.dev, address, request.mac)
+                holder = await self._asked_lan(self._check, entry, address)
             except BerthError as error:
                 _log.warning("%s on %s is used unchecked: %s", address, request.dev, error)
         if self._entries.get(request.key) is entry:
-            self._step(entry, Checked(holder))
+            self._step(entry, Checked(address, holder))
+
+    async def _asked_lan(self, check: Check, entry: _Entry, address: Address) -> str | None:
+        """Who has an address; meanwhile the client hears that nobody awake has it, for who may use it early."""
+        request, loop, sent = entry.client.request, asyncio.get_running_loop(), asyncio.Event()
+
+        def out() -> None:
+            loop.call_soon_threadsafe(sent.set)
+
+        asking = asyncio.ensure_future(check(request, address, out))
+        asked = asyncio.ensure_future(sent.wait())
+        try:
+            await asyncio.wait({asking, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if request.early and sent.is_set():
+                await asyncio.wait({asking}, timeout=_AWAKE)
+                if not asking.done() and self._entries.get(request.key) is entry:
+                    self._step(entry, Checked(address, None, final=False))
+            return await asking
+        finally:
+            asked.cancel()
+            asking.cancel()
 
     def _farewell(self, entry: _Entry) -> None:
         if (datagram := machine.farewell(entry.client, self._chance)) is not None:

@@ -41,6 +41,14 @@ class Stage(Enum):
     REBOOTING = auto()
 
 
+class Verdict(Enum):
+    """Whether somebody else has an address."""
+
+    SILENT = auto()  # nobody who is awake
+    FREE = auto()
+    HELD = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
     """One client's state. `wake` is when it wants to be woken."""
@@ -58,6 +66,9 @@ class Client:
     lease: Lease | None = None  # in force
     since: float = 0.0  # what the lease in force counts from
     trouble: str = ""  # why there is no lease yet
+    asked: Address | None = None  # of which the LAN is or was asked who has it
+    verdict: Verdict | None = None  # what it has said so far
+    holder: str = ""  # whose MAC that has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +94,11 @@ class Heard:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """Who holds the address that was to be checked; None: nobody."""
+    """Who holds the address that was to be checked; None: nobody, or, before that is `final`, nobody yet."""
 
+    address: Address
     holder: str | None
+    final: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +171,8 @@ def step(client: Client, event: Event, now: Now, chance: Random) -> Step:
             return _WOKEN[client.stage](client, now, chance)
         case Heard(message, mac):
             return _heard(client, message, mac, now, chance)
-        case Checked(holder):
-            return _checked(client, holder, now, chance)
+        case Checked():
+            return _checked(client, event, now, chance)
         case Changed(request):
             lease = None if client.lease is None else replace(client.lease, request=request)
             told = replace(client, request=request, lease=lease)
@@ -191,7 +204,8 @@ def _choose(client: Client, now: Now, chance: Random) -> Step:
     trouble = f"the DHCP server {offer.server_name} offered {offer.yiaddr} on {client.request.dev}"
     wake = now.boot + 2.0**client.tries * chance.uniform(0.9, 1.1)
     client = replace(client, tries=client.tries + 1, wake=wake, trouble=f"{trouble}, but never confirmed it")
-    return client, (Send(_speech(client).choose(client.request, offer, client.secs)),)
+    client, probes = _probe(client, offer.yiaddr)  # the LAN is asked while the server makes up its mind
+    return client, (Send(_speech(client).choose(client.request, offer, client.secs)), *probes)
 
 
 def _reboot(client: Client, now: Now, chance: Random) -> Step:
@@ -307,20 +321,52 @@ def _acknowledged(client: Client, message: Message, mac: str, now: Now, chance: 
     elif client.offer is None or lease.address.ip != client.offer.yiaddr:
         return client, ()
     client = replace(client, stage=Stage.CHECKING, lease=lease, since=client.began, wake=inf)
-    return client, (*over, Probe(lease.address.ip))
+    client, probes = _probe(client, lease.address.ip)
+    client, actions = _judge(client, now, chance)
+    return client, (*over, *probes, *actions)
 
 
-def _checked(client: Client, holder: str | None, now: Now, chance: Random) -> Step:
-    if client.stage is not Stage.CHECKING or client.lease is None:
+def _probe(client: Client, address: Address) -> Step:
+    """Have the LAN asked for an address, unless it was asked for this one already."""
+    if client.asked == address:
         return client, ()
+    return replace(client, asked=address, verdict=None, holder=""), (Probe(address),)
+
+
+def _checked(client: Client, said: Checked, now: Now, chance: Random) -> Step:
+    """What the LAN says comes before or after the server's word, and again when an address is in use early."""
+    if said.address != client.asked:
+        return client, ()
+    verdict = Verdict.HELD if said.holder is not None else Verdict.FREE if said.final else Verdict.SILENT
+    client = replace(client, verdict=verdict, holder=said.holder or "")
+    if client.stage is Stage.CHECKING:
+        return _judge(client, now, chance)
+    has = client.lease is not None and client.lease.address.ip == said.address
+    if verdict is Verdict.HELD and has and client.stage in (Stage.BOUND, Stage.RENEWING, Stage.REBINDING):
+        return _decline(client, now, chance, bound=True)
+    return client, ()
+
+
+def _judge(client: Client, now: Now, chance: Random) -> Step:
+    """CHECKING: whether what is known of the address by now is enough."""
+    assert client.lease is not None
+    if client.verdict is Verdict.HELD:
+        return _decline(client, now, chance, bound=False)
+    if client.verdict is Verdict.FREE or (client.verdict is Verdict.SILENT and client.request.early):
+        return _bind(client, client.lease, client.since, chance)
+    return client, ()
+
+
+def _decline(client: Client, now: Now, chance: Random, *, bound: bool) -> Step:
+    """Tell the server that somebody else has its address, and ask for another one a little later."""
     lease = client.lease
-    if holder is None:
-        return _bind(client, lease, client.since, chance)
-    trouble = f"{_speech(client).server(lease)} gave {lease.address.ip}, which {holder} has already"
+    assert lease is not None
+    trouble = f"{_speech(client).server(lease)} gave {lease.address.ip}, which {client.holder} has already"
     pause = _AFTER_CONFLICT if client.setbacks else 1.0
     client = replace(client, lease=None, hint=None, trouble=trouble, setbacks=client.setbacks + 1)
     client, _ = _anew(client, now.boot + pause)
-    return client, (Send(_speech(client).decline(lease, chance.getrandbits(_XID))),)
+    over: tuple[Action, ...] = (Gone(lease, trouble),) if bound else ()
+    return client, (Send(_speech(client).decline(lease, chance.getrandbits(_XID))), *over)
 
 
 def _bind(client: Client, lease: Lease, since: float, chance: Random) -> Step:
@@ -339,7 +385,7 @@ def _lose(client: Client, reason: str, wake: float, *, forget: bool = False) -> 
 
 
 def _anew(client: Client, wake: float) -> Step:
-    return replace(client, stage=Stage.INIT, wake=wake, offer=None, tries=0), ()
+    return replace(client, stage=Stage.INIT, wake=wake, offer=None, tries=0, asked=None, verdict=None), ()
 
 
 def _ends(lease: Lease) -> float:

@@ -116,7 +116,7 @@ def hosts(host: Host, tmp_path: Path) -> Iterator[Daemons]:
         for name in running.names:
             until((tmp_path / f"{name}.run" / "berth.sock").exists, f"no daemon on {name}")
         until(
-            lambda: len(running.tried("h1", "host ls").stdout.splitlines()) == 4,
+            lambda: len(running.tried("h1", "node ls").stdout.splitlines()) == 4,
             "not all hosts are registered",
         )
         yield running
@@ -174,6 +174,38 @@ def test_a_dead_hosts_endpoints_go_and_come_back_with_it(hosts: Daemons) -> None
     for name in ("h1", "h2"):
         until(partial(hosts.says, name, "dst 10.0.0.33", 1), f"{name} does not know who is back")
     assert all(pings("c1", address) for address in containers["c3"])
+
+
+def test_nodes_are_drained_and_removed(hosts: Daemons) -> None:
+    containers = met(hosts)
+    line = hosts.berth("h1", "node drain 10.0.0.3")
+    assert "1 endpoints are left" in line
+    states = [row.split()[-3] for row in hosts.berth("h2", "node ls").splitlines()[1:]]
+    assert sorted(states) == ["drained", "up", "up"]
+    sh("ip netns add c4")
+    refused = hosts.tried("h3", "attach ov c4")
+    assert refused.returncode == 1
+    assert "drained" in refused.stderr
+    assert all(pings("c1", address) for address in containers["c3"])
+    refused = hosts.tried("h1", "node rm 10.0.0.3")
+    assert refused.returncode == 1
+    assert "1 endpoints there still use their addresses" in refused.stderr
+    hosts.berth("h3", "detach ov c3")
+    hosts.berth("h1", "node drain --wait 10.0.0.3")
+    hosts.berth("h1", "node undrain 10.0.0.3")
+    hosts.berth("h3", "attach ov c4")
+    hosts.kill("h3")
+    assert hosts.tried("h1", "node rm 10.0.0.3").returncode == 1  # its lease has not run out: only a person knows
+    assert "1 endpoints freed" in hosts.berth("h1", "node rm -f 10.0.0.3")
+    assert "10.0.0.3" not in hosts.berth("h2", "node ls")
+    for name in ("h1", "h2"):
+        until(partial(hosts.says, name, "dst 10.0.0.3", 0), f"{name}: the removed node's endpoint is still known")
+    address = sh("ip -n c4 -4 -o addr show dev eth0").split()[3].partition("/")[0]
+    sh("ip netns add c5")
+    hosts.berth("h2", f"attach --ip {address} ov c5")  # at once
+    hosts.start("h3")
+    until(lambda: "went to another host" in hosts.log("h3"), "who is back too late is not told")
+    until(lambda: hosts.berth("h1", "node ls").count(" up ") == 3, "the node does not come back")
 
 
 def test_an_address_that_moves_is_followed(hosts: Daemons) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from berth.doctor.facts import Records
-from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, vet
+from berth.engine import attach, hosts, leases, networks, nodes, peers, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
 from berth.engine.vetted import Vetted
 from berth.model import (
@@ -21,6 +21,7 @@ from berth.model import (
     LeaseRequest,
     Network,
     NetworkSpec,
+    Node,
     Pool,
     PoolRequest,
     PortChange,
@@ -220,6 +221,18 @@ class Engine:
         """The hosts that share the store; none where it is this host's alone."""
         with self._parts.store.read() as tx:
             return tx.hosts()
+
+    def nodes(self) -> Sequence[Node]:
+        """The same, those that are gone too, and how they are."""
+        return nodes.every(self._parts)
+
+    def drain(self, name: str, *, on: bool = True) -> Node:
+        """Let a node take no new endpoints, or again."""
+        return nodes.drain(self._parts, name, on=on)
+
+    def remove_node(self, name: str, *, force: bool = False) -> tuple[str, ...]:
+        """Forget a node and free what it holds; the ids of its endpoints."""
+        return nodes.remove(self._parts, name, force=force)
 
     def moved(self) -> bool:
         """Whether the other hosts have to be told anew where this one is reached."""

@@ -11,6 +11,7 @@ Below the prefix:
     pool/NETWORK/SUBNET/cursor, run/N   the taken addresses of a network, as runs
     held/NETWORK/ADDRESS                for which host and endpoint one was taken
     gone/HOST, grace/HOST               a host whose lease ran out; until its addresses are freed
+    node/HOST, drained/HOST, dead/HOST  see `nodes`
     lock, last/HOST                     see `keyspace`
 """
 
@@ -26,8 +27,9 @@ import msgspec
 
 from berth import ipam, schema
 from berth.errors import NotFound, Refused, Taken, Unsupported
-from berth.model import Address, Endpoint, HostRecord, Network, Pool, Sandbox
+from berth.model import Address, Endpoint, HostRecord, Network, Node, Pool, Sandbox
 from berth.seams import Ledger
+from berth.store import nodes
 from berth.store.gateway import Away
 from berth.store.keyspace import Value, View
 from berth.store.sqlite import SqliteTx, Transaction
@@ -115,6 +117,7 @@ class SharedTx(SqliteTx):
             return
         if any(pool.owner for pool in net.pools):
             raise Unsupported(f"network {net.name}: pools of Docker's IPAM driver are not shared between hosts")
+        nodes.check_format(self.etcd)
         for value in self.etcd.range("seen/network/").values():
             other = schema.load_network(value.data)
             if other.id == net.id:
@@ -180,12 +183,15 @@ class SharedTx(SqliteTx):
             return
         if ep.host not in ("", self._host):
             raise Refused(f"endpoint {ep.name} is on host {ep.host}: change it there")
-        self.etcd.ask(_name(ep), *(_held(ep, interface.ip) for interface in ep.addresses))
+        drained = nodes.drained(self._host)
+        self.etcd.ask(_name(ep), drained, *(_held(ep, interface.ip) for interface in ep.addresses))
         net = self.etcd.get(f"seen/network/{ep.network}")
         if net is None:
             raise NotFound("the network was removed by another host just now")
         ep = replace(ep, host=self._host)
         before = super().endpoint(ep.id)
+        if before is None and self.etcd.get(drained) is not None:
+            raise Refused("this node is drained: attach on another one, or `berth node undrain` it")
         if before is not None and before.name != ep.name:
             self._drop_name(before)
         self._copy(schema.load_network(net.data))
@@ -294,10 +300,12 @@ class SharedTx(SqliteTx):
         """Change what the others know of this host, or begin to be seen by them. Raises `Refused`, `Away`."""
         if host.id != self._host:
             raise Refused(f"host {host.id} is not this one ({self._host}): each host says itself what it is")
+        nodes.check_format(self.etcd)
         there = self.etcd.get(f"seen/host/{host.id}")
         space = self.etcd.space
         self.etcd.put(f"seen/host/{host.id}", schema.dump(host), there.lease if there else space.grant(space.ttl))
-        for mark in ("gone", "grace"):
+        nodes.save(self.etcd, host)
+        for mark in ("gone", "grace", "dead"):
             if self.etcd.get(f"{mark}/{host.id}") is not None:
                 self.etcd.delete(f"{mark}/{host.id}")
 
@@ -310,6 +318,18 @@ class SharedTx(SqliteTx):
         if host is not None:
             self.etcd.space.gateway.call("/v3/lease/revoke", {"ID": str(host.lease)})
             self.etcd.delete(f"seen/host/{identity}")
+
+    def nodes(self) -> Sequence[Node]:
+        """All hosts that were ever registered and not removed since, by name. Raises `Away`."""
+        holders = ((of.host, of.endpoint) for of in map(held, self.etcd.range("held/").values()))
+        return nodes.every(self.etcd, holders)
+
+    def drain(self, host: str, *, on: bool) -> None:
+        """Let a host take no new endpoints, or again. Raises `Away`."""
+        if on:
+            self.etcd.put(nodes.drained(host), b"")
+        else:
+            self.etcd.delete(nodes.drained(host))
 
 
 class SharedLedger:

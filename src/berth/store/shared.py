@@ -12,6 +12,7 @@ from pathlib import Path
 
 from berth import durable
 from berth.model import Endpoint, HostRecord
+from berth.store import nodes
 from berth.store.etcd import SharedTransaction, SharedTx, held
 from berth.store.gateway import Gateway, Members
 from berth.store.keyspace import Keyspace, View
@@ -121,6 +122,7 @@ class SharedStore(SqliteStore):
             tx.etcd.delete(f"gone/{host}")
         for host in silent - gone:
             tx.etcd.put(f"gone/{host}", b"")
+            nodes.missed(tx.etcd, host)
             tx.etcd.put(f"grace/{host}", b"", self._space.grant(self.terms.grace))
 
     def _over(self, tx: SharedTx) -> set[str]:
@@ -144,6 +146,19 @@ class SharedStore(SqliteStore):
                 freed |= {tx.free(key): None for key in keys[:_AT_ONCE]}
             if len(keys) <= _AT_ONCE:
                 return tuple(filter(None, freed))
+
+    def remove(self, host: str) -> tuple[str, ...]:
+        """Forget a host and free what it holds, at once; one that lives registers again, with what is still free.
+
+        Gives the ids of its endpoints. Raises what a transaction raises.
+        """
+        with self.write() as tx:
+            alive = tx.etcd.get(f"seen/host/{host}") is not None
+            tx.drop_host(host)
+        freed = self._free(lambda tx: [key for key, holder in _holders(tx).items() if holder == host])
+        with self.write() as tx:
+            nodes.forget(tx.etcd, host, alive=alive)
+        return freed
 
     def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         """Tell the ids of global networks that changed, from a thread; none: anything may have. Gives how to stop."""

@@ -15,7 +15,7 @@ import msgspec
 
 from berth import schema
 from berth.errors import Denied, Invalid, Refused, Unsupported
-from berth.model import Address, Endpoint, Grant, HostRecord, LeaseRecord, Network, Pool, PortMapping, Sandbox
+from berth.model import Address, Endpoint, Grant, HostRecord, LeaseRecord, Network, Node, Pool, PortMapping, Sandbox
 from berth.seams import HeldPool, Intent, Ledger
 
 _VERSION = 3
@@ -335,6 +335,12 @@ class SqliteTx:
 
     def drop_host(self, identity: str) -> None:
         """Nothing to drop."""
+
+    def nodes(self) -> Sequence[Node]:
+        return ()
+
+    def drain(self, host: str, *, on: bool) -> None:
+        raise Unsupported(f"no other host sees this store, so there is no node {host} to drain: use --store etcd://…")
 
 
 def _grant(row: tuple[str, str, str, float, float | None]) -> Grant:

@@ -176,6 +176,29 @@ def test_a_dead_hosts_endpoints_go_and_come_back_with_it(hosts: Daemons) -> None
     assert all(pings("c1", address) for address in containers["c3"])
 
 
+def resolved(sandbox: str, server: str, name: str) -> set[str]:
+    """The addresses that a name server says, asked from a sandbox."""
+    argv = ["nsenter", f"--net=/run/netns/{sandbox}", "dig", "+short", "+time=1", "+tries=1", f"@{server}", name]
+    asked = [subprocess.run([*argv, kind], capture_output=True, text=True, check=False) for kind in ("A", "AAAA")]
+    return {line for done in asked for line in done.stdout.splitlines() if not line.startswith(";")}
+
+
+def test_endpoints_on_other_hosts_have_names(hosts: Daemons) -> None:
+    containers = met(hosts)
+    for server in ("127.0.0.11", "10.50.0.1"):
+        for name in ("c2", "c3.ov"):
+            known = set(containers[name[:2]])
+            until(lambda s=server, n=name, k=known: resolved("c1", s, n) == k, f"{name} at {server}")  # type: ignore[misc]
+    sh("ip netns add c4")
+    hosts.berth("h2", "attach --name db --alias store ov c4")
+    until(lambda: len(resolved("c1", "127.0.0.11", "store")) == 2, "a new name is not known")
+    hosts.kill("etcd")
+    assert len(resolved("c1", "127.0.0.11", "db")) == 2  # not to know is not to be gone
+    hosts.start_etcd()
+    until(lambda: hosts.tried("h2", "detach ov c4").returncode == 0, "etcd is back")
+    until(lambda: not resolved("c1", "127.0.0.11", "db"), "who is gone still has a name")
+
+
 def test_nodes_are_drained_and_removed(hosts: Daemons) -> None:
     containers = met(hosts)
     line = hosts.berth("h1", "node drain 10.0.0.3")

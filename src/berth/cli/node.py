@@ -31,7 +31,7 @@ def list_nodes(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([{**asdict(each), "host": _host(each)} for each in nodes])
         return
-    table(("ID", "NAME", "ADDRESS", "STATE", "ENDPOINTS", "VERSION"), map(_row, nodes))
+    table(("ID", "NAME", "ADDRESS", "STATE", "ENDPOINTS", "VERSION"), [_row(each) for each in nodes])
 
 
 def _host(each: Node) -> dict[str, object]:

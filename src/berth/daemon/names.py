@@ -38,6 +38,8 @@ class Names:
         self._worker = worker
         self._networks: dict[str, Network] = {}
         self._endpoints: dict[str, Endpoint] = {}
+        self._elsewhere: tuple[Endpoint, ...] = ()  # on other hosts
+        self._moved = True  # there may be others there by now
         self._views: dict[tuple[str, ...], View] = {}
         self._served: dict[Place, tuple[Server, tuple[int, int] | None]] = {}
         self._askers: dict[Place, tuple[str, ...]] = {}
@@ -71,6 +73,11 @@ class Names:
         """Look at everything soon: something has changed."""
         self._changed.set()
 
+    def others_changed(self) -> None:
+        """Look at what is on other hosts too."""
+        self._moved = True
+        self.soon()
+
     async def plugged(self, ep: Endpoint) -> None:
         """Answer in an endpoint's sandbox, and for it, when this returns."""
         if ep.network not in self._networks:
@@ -91,8 +98,18 @@ class Names:
         networks, endpoints = await self._worker.run(lambda: (self._engine.networks(), self._engine.endpoints()))
         self._networks = {net.id: net for net in networks}
         self._endpoints = {ep.id: ep for ep in endpoints}
+        if self._moved:
+            await self._learn_of_others()
         self._servers = _nameservers()
         self._arrange()
+
+    async def _learn_of_others(self) -> None:
+        """While nobody can be asked, what was known last is the best there is."""
+        self._moved = False
+        try:
+            self._elsewhere = tuple(await self._worker.run(self._engine.elsewhere))
+        except BerthError:
+            self._moved = True
 
     def _arrange(self) -> None:
         """Listen where one should, and nowhere else."""
@@ -164,7 +181,9 @@ class Names:
         asker = self._askers.get(place, ())
         known = self._views.get(asker)
         if known is None:
-            known = self._views[asker] = view(asker, self._networks.values(), list(self._endpoints.values()))
+            known = self._views[asker] = view(
+                asker, self._networks.values(), [*self._endpoints.values(), *self._elsewhere]
+            )
         return known
 
 

@@ -90,7 +90,7 @@ async def _serve(
     own = [] if len(given) > 1 else [leased] if given else [path, leased]
     listeners = [*given, *map(_listen, own)]
     services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run())
-    shared = (member.run(engine, worker), Overlay(engine, worker).run())
+    shared = (member.run(engine, worker), Overlay(engine, worker, names.others_changed).run())
     chores = (*services, *shared, _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listeners[0].getsockname())

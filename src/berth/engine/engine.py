@@ -222,6 +222,10 @@ class Engine:
         with self._parts.store.read() as tx:
             return tx.hosts()
 
+    def elsewhere(self) -> Sequence[Endpoint]:
+        """The endpoints on other hosts. Raises `Refused` while nobody can be asked."""
+        return peers.every(self._parts)
+
     def nodes(self) -> Sequence[Node]:
         """The same, those that are gone too, and how they are."""
         return nodes.every(self._parts)

@@ -30,6 +30,15 @@ def elsewhere(parts: Parts, tx: Tx, net: Network) -> tuple[Endpoint, ...]:
     return tuple(ep for ep in tx.endpoints(network=net.id) if not here(parts, net, ep))
 
 
+def every(parts: Parts) -> tuple[Endpoint, ...]:
+    """All endpoints that are on other hosts. Raises `Refused` while nobody can be asked."""
+    if parts.shared is None:
+        return ()
+    with parts.store.read() as tx:
+        tx.hosts()
+        return tuple(ep for net in tx.networks() for ep in elsewhere(parts, tx, net))
+
+
 def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
     """What should exist for endpoints on other hosts. `net`: as placed; without an address of its own it has none."""
     if not net.local:

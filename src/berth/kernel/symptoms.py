@@ -95,7 +95,7 @@ def _strict(host: Host) -> frozenset[str]:
 
 def _foreign(records: Records) -> Iterator[ForeignChain]:
     """The FORWARD chains of others that drop by policy, where anything is routed through them."""
-    if not any(net.driver == "bridge" and not net.internal for net in records.networks):
+    if not any(net.nat and not net.internal for net in records.networks):
         return
     for chain in nft.base_chains(Netlink.kept(NETFILTER)):
         theirs = not nft.marked(chain.family, chain.table) and (chain.family, chain.table) not in _KNOWN

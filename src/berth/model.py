@@ -273,6 +273,7 @@ class PoolRequest:
     ip_range: Subnet | None = None
     version: int = 4  # of the pool, where no subnet says it
     parent: str = ""  # a link of the host's
+    network: str = ""  # the name of a network over several hosts, where there is one by now
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,10 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import ClassVar
 
+from berth import ipam
 from berth.drivers.bridge import BridgeDriver
 from berth.errors import Invalid, NotFound, Taken
-from berth.model import Address, Endpoint, Host, HostLink, Interface, Network, NetworkSpec
+from berth.model import Address, Endpoint, Host, HostLink, Interface, Ipam, Network, NetworkSpec
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.spec import VNI
 from berth.state import MARK, Obj, State
@@ -35,6 +36,8 @@ class OverlayDriver:
 
     def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
         """Choose what a NAT network has, the number and the MTU. Raises `Taken`, `Invalid` or `NotFound`."""
+        if asked.ipam is Ipam.DOCKER:
+            raise Invalid("Docker's own IPAM does not know what other hosts have given: add --ipam-driver berth")
         net = self._nat.complete(asked, host, identity, created)
         underlay = asked.setting("underlay") or ""
         interface, link = _underlay(underlay, host)
@@ -44,6 +47,8 @@ class OverlayDriver:
             net,
             driver=self.name,
             scope="global",
+            # By which a Docker on any of the hosts asks for its addresses.
+            pools=tuple(replace(pool, owner=ipam.owner(pool.subnet, pool.ip_range)) for pool in net.pools),
             vni=_vni(asked.setting("vni"), port, host, identity),
             vxlan_port=port,
             # The other hosts have other addresses.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from berth.doctor.facts import Records
-from berth.engine import attach, hosts, leases, networks, nodes, peers, pools, ports, reconcile, vet
+from berth.engine import attach, hosts, joined, leases, networks, nodes, peers, pools, ports, reconcile, vet
 from berth.engine.parts import Parts
 from berth.engine.vetted import Vetted
 from berth.model import (
@@ -40,11 +40,12 @@ class Engine:
 
     def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]:
         """Make a network. Raises `Taken`, `Invalid`, `Exhausted`, … before anything is touched."""
-        return networks.create(self._parts, spec, dry_run=dry_run)
+        there = joined.join(self._parts, spec) if spec.id and not dry_run else None
+        return there or networks.create(self._parts, spec, dry_run=dry_run)
 
     def remove_network(self, name: str, *, dry_run: bool = False) -> Outcome[Network]:
         """Remove a network without endpoints."""
-        return networks.remove(self._parts, name, dry_run=dry_run)
+        return joined.remove(self._parts, name) if not dry_run else networks.remove(self._parts, name, dry_run=True)
 
     def network(self, name: str) -> Network:
         """The network of that name or id. Raises `NotFound`."""
@@ -225,6 +226,10 @@ class Engine:
     def elsewhere(self) -> Sequence[Endpoint]:
         """The endpoints on other hosts. Raises `Refused` while nobody can be asked."""
         return peers.every(self._parts)
+
+    def known_to_docker(self) -> Sequence[str]:
+        """What this host's Docker calls the networks that it has from Berth."""
+        return joined.known_to_docker(self._parts)
 
     def nodes(self) -> Sequence[Node]:
         """The same, those that are gone too, and how they are."""

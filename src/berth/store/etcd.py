@@ -9,7 +9,8 @@ Below the prefix:
     seen/network/ID                     a global network
     seen/host/ID, seen/endpoint/NETWORK/ID, name/NETWORK/NAME    on the host's lease: gone with it
     pool/NETWORK/SUBNET/cursor, run/N   the taken addresses of a network, as runs
-    held/NETWORK/ADDRESS                for which host and endpoint one was taken
+    held/NETWORK/ADDRESS                for which host and endpoint one was taken; for no endpoint yet: Docker has it
+    joined/NETWORK/HOST/ID              what a host's Docker calls a network
     gone/HOST, grace/HOST               a host whose lease ran out; until its addresses are freed
     node/HOST, drained/HOST, dead/HOST  see `nodes`
     lock, last/HOST                     see `keyspace`
@@ -19,20 +20,22 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
 import msgspec
 
 from berth import ipam, schema
-from berth.errors import NotFound, Refused, Taken, Unsupported
-from berth.model import Address, Endpoint, HostRecord, Network, Node, Pool, Sandbox
+from berth.errors import NotFound, Refused, Taken
+from berth.model import Address, Endpoint, HostRecord, Network, Node, Placement, Pool, Sandbox
 from berth.seams import Ledger
 from berth.store import nodes
 from berth.store.gateway import Away
 from berth.store.keyspace import Value, View
 from berth.store.sqlite import SqliteTx, Transaction
+
+_ID = 64  # digits of an id
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -91,7 +94,28 @@ class SharedTx(SqliteTx):
             return local
         nets = self._global()
         by_name = next((net for net in nets.values() if net.name == name_or_id), None)
-        return by_name or nets.get(name_or_id)
+        return by_name or nets.get(name_or_id) or self._joined(nets, name_or_id)
+
+    def _joined(self, nets: Mapping[str, Network], ident: str) -> Network | None:
+        """The network that this host's Docker means by an id of its own. Raises `Away`."""
+        if len(ident) != _ID:
+            return None
+        found = (key.split("/") for key in self.etcd.range("joined/"))
+        return next((nets.get(net) for _, net, host, known in found if (host, known) == (self._host, ident)), None)
+
+    def join(self, network: str, ident: str) -> None:
+        """Note what this host's Docker calls a network. Raises `Away`."""
+        self.etcd.put(f"joined/{network}/{self._host}/{ident}", b"")
+
+    def leave(self, network: str, ident: str) -> bool:
+        """Forget that; whether some Docker still uses the network. Raises `Away`."""
+        self.etcd.delete(f"joined/{network}/{self._host}/{ident}")
+        return bool(self.etcd.range(f"joined/{network}/"))
+
+    def joined(self) -> Sequence[str]:
+        """What this host's Docker calls networks. Raises `Away`."""
+        found = (key.split("/") for key in self.etcd.range("joined/"))
+        return [ident for _, _, host, ident in found if host == self._host]
 
     def networks(self) -> Sequence[Network]:
         local = [net for net in super().networks() if net.scope == "local"]
@@ -115,8 +139,6 @@ class SharedTx(SqliteTx):
         if net.scope == "local":
             super().save_network(net)
             return
-        if any(pool.owner for pool in net.pools):
-            raise Unsupported(f"network {net.name}: pools of Docker's IPAM driver are not shared between hosts")
         nodes.check_format(self.etcd)
         for value in self.etcd.range("seen/network/").values():
             other = schema.load_network(value.data)
@@ -142,7 +164,7 @@ class SharedTx(SqliteTx):
             if count := self.count(identity):
                 raise Taken(f"the network has {count} endpoints, here or on other hosts: detach them first")
             self.etcd.delete(f"seen/network/{identity}")
-            for kind in ("pool", "held"):
+            for kind in ("pool", "held", "joined"):
                 self.etcd.drop(f"{kind}/{identity}/")
         super().drop_network(identity)
 
@@ -225,7 +247,19 @@ class SharedTx(SqliteTx):
             value = self.etcd.get(_held(ep, address))
         except Away:
             return False
-        return free if value is None else held(value) == Held(self._host, ep.id)
+        return free if value is None else held(value) in (Held(self._host, ep.id), Held(self._host, ""))
+
+    def claim(self, network: str, address: Address) -> None:
+        """Hold an address for this host's Docker, before it has an endpoint for it."""
+        self.etcd.put(f"held/{network}/{address}", msgspec.json.encode(Held(self._host, "")))
+
+    def disclaim(self, network: str, address: Address) -> bool:
+        """Hold it no longer; whether it was this host's still. Raises `Away`."""
+        value = self.etcd.get(f"held/{network}/{address}")
+        if value is not None and held(value).host != self._host:
+            return False
+        self.etcd.delete(f"held/{network}/{address}")
+        return True
 
     def drop_endpoint(self, identity: str) -> None:
         """Drop one of this host's endpoints. While etcd is away the others hear of it later (`register`, `expire`)."""
@@ -241,7 +275,11 @@ class SharedTx(SqliteTx):
         self.etcd.delete(f"seen/endpoint/{ep.network}/{ep.id}")
         self._drop_name(ep)
         for interface in ep.addresses:
-            if self.holds(ep, interface.ip):
+            if not self.holds(ep, interface.ip):
+                continue
+            if ep.placement is Placement.HANDOVER:  # Docker has the address until it gives it back
+                self.claim(ep.network, interface.ip)
+            else:
                 self.etcd.delete(_held(ep, interface.ip))
 
     def reclaim(self, ep: Endpoint) -> bool:
@@ -286,7 +324,7 @@ class SharedTx(SqliteTx):
             self.etcd.delete(_name(ep))
 
     def ledger(self, network: str, pool: Pool) -> Ledger:
-        if pool.owner or not self._is_global(network):
+        if not network or not self._is_global(network):
             return super().ledger(network, pool)
         return SharedLedger(self.etcd, network, pool)
 

@@ -53,6 +53,9 @@ def forget(etcd: View, host: str, *, alive: bool) -> None:
     for kind in ("node", "dead", "gone", "grace", *(() if alive else ("drained",))):
         if etcd.get(f"{kind}/{host}") is not None:
             etcd.delete(f"{kind}/{host}")
+    for key in etcd.range("joined/"):
+        if key.split("/")[2] == host:
+            etcd.delete(key)
 
 
 def every(etcd: View, holders: Iterable[tuple[str, str]]) -> Sequence[Node]:

@@ -134,8 +134,15 @@ class SharedStore(SqliteStore):
     def _left_behind(self, tx: SharedTx) -> list[str]:
         """What etcd holds for endpoints that this host does not have (any more)."""
         mine = {ep.id for ep in tx.endpoints()}
-        found = tx.etcd.range("held/").items()
-        return [key for key, of in ((k, held(v)) for k, v in found) if of.host == self.host and of.endpoint not in mine]
+        grants = (grant for pool in tx.held_pools() for grant in tx.grants(pool.pool.owner))
+        docker = {str(grant.address) for grant in grants if grant.released is None}
+        held_here = ((k, held(v)) for k, v in tx.etcd.range("held/").items())
+        return [
+            key
+            for key, of in held_here
+            if of.host == self.host
+            and (of.endpoint not in mine if of.endpoint else key.rpartition("/")[2] not in docker)
+        ]
 
     def _free(self, which: Callable[[SharedTx], list[str]]) -> tuple[str, ...]:
         """Free addresses by their keys, some at a time: asked for anew each time, since others go on meanwhile."""

@@ -336,6 +336,21 @@ class SqliteTx:
     def drop_host(self, identity: str) -> None:
         """Nothing to drop."""
 
+    def claim(self, network: str, address: Address) -> None:
+        """Nothing: nobody else gives addresses from here."""
+
+    def disclaim(self, network: str, address: Address) -> bool:
+        return True
+
+    def join(self, network: str, ident: str) -> None:
+        """Nothing: a network of this host's alone has Docker's own id."""
+
+    def leave(self, network: str, ident: str) -> bool:
+        return False
+
+    def joined(self) -> Sequence[str]:
+        return ()
+
     def nodes(self) -> Sequence[Node]:
         return ()
 

@@ -70,6 +70,10 @@ class Spanning(Protocol):
         """The network as it is on this host."""
         ...
 
+    def misfit(self, net: Network, host: Host) -> str:
+        """Why the network cannot be on this host; "" where it can."""
+        ...
+
     def peer(self, net: Network, ep: Endpoint) -> State:
         """What should exist here for an endpoint on another host."""
         ...
@@ -278,6 +282,7 @@ class Tx(Protocol):
     def save_endpoint(self, ep: Endpoint) -> None: ...
     def drop_endpoint(self, identity: str) -> None: ...
     def holds(self, ep: Endpoint, address: Address) -> bool: ...  # or was it given to another while its host was gone
+    def resting(self, network: str) -> Mapping[Address, str]: ...  # the MACs that addresses had until a moment ago
     def claim(self, network: str, address: Address) -> None: ...  # for Docker, which has no endpoint for it yet
     def disclaim(self, network: str, address: Address) -> bool: ...  # whether it was this host's still
     def join(self, network: str, ident: str) -> None: ...  # what this host's Docker calls a network of all hosts

@@ -231,6 +231,38 @@ def test_nodes_are_drained_and_removed(hosts: Daemons) -> None:
     until(lambda: hosts.berth("h1", "node ls").count(" up ") == 3, "the node does not come back")
 
 
+def test_an_address_rests_where_its_mac_would_change(hosts: Daemons) -> None:
+    containers = met(hosts)
+    four, six = containers["c2"]
+    hosts.berth("h2", "detach ov c2")
+    sh("ip netns add c4; ip netns add c5")
+    for more in ("--mac 02:00:00:00:00:44", f"--ip {six}"):
+        refused = hosts.tried("h3", f"attach {more} --ip {four if 'mac' in more else six} ov c4")
+        assert refused.returncode == 2
+        assert "until a moment ago" in refused.stderr
+    # That address with its own MAC is nobody's surprise; and none that rests is given unasked.
+    hosts.berth("h3", f"attach --ip {four} --ip {six} ov c4")
+    hosts.berth("h3", "attach --mac 02:00:00:00:00:55 ov c5")
+    assert all(pings("c1", address) for address in (four, six))
+
+
+def test_a_host_with_the_subnet_elsewhere_is_left_alone(hosts: Daemons) -> None:
+    sh("ip -n h3 link add lan3 type bridge; ip -n h3 addr add 10.50.0.77/25 dev lan3; ip -n h3 link set lan3 up")
+    before = sh("ip -n h3 -4 route")
+    hosts.berth("h1", CREATE)
+    hosts.attach("h1", "c1")
+    until(lambda: "bvx" in sh("ip -n h2 -o link"), "h2 does not follow")
+    hosts.berth("h3", "reconcile")
+    assert sh("ip -n h3 -4 route") == before
+    assert hosts.bare("h3")
+    sh("ip netns add c3")
+    refused = hosts.tried("h3", "attach ov c3")
+    assert refused.returncode == 2
+    assert "network ov has 10.50.0.0/24, and this host reaches 10.50.0.0/25 by lan3" in refused.stderr
+    sh("ip -n h3 link del lan3")
+    hosts.berth("h3", "attach ov c3")
+
+
 def test_an_address_that_moves_is_followed(hosts: Daemons) -> None:
     containers = met(hosts)
     four, six = containers["c2"]

@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from berth import ipam
 from berth.drivers.bridge import BridgeDriver
+from berth.drivers.pools import routed
 from berth.errors import Invalid, NotFound, Taken
 from berth.model import Address, Endpoint, Host, HostLink, Interface, Ipam, Network, NetworkSpec
 from berth.overlaid import Fdb, Neigh, Vxlan
@@ -62,6 +63,19 @@ class OverlayDriver:
         with suppress(NotFound):
             return replace(net, local=str(_underlay(net.underlay, host, net.underlay_version)[0].ip))
         return replace(net, local="")
+
+    def misfit(self, net: Network, host: Host) -> str:
+        """Why the network cannot be on this host: it would take away what the host reaches by another link.
+
+        A network that is there already stays, whatever came later: its endpoints use it.
+        """
+        if host.link(net.bridge) is not None:
+            return ""
+        for subnet, dev in routed(host):
+            for pool in net.pools:
+                if ipam.overlap(pool.subnet, subnet):
+                    return f"network {net.name} has {pool.subnet}, and this host reaches {subnet} by {dev}"
+        return ""
 
     def network(self, net: Network) -> State:
         """What a NAT network is made of, and the tunnel."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from ipaddress import ip_interface, ip_network
 
 from berth import ipam
-from berth.engine import joined, leases, vet
+from berth.engine import joined, leases, peers, vet
 from berth.engine.parts import Parts
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import Address, Grant, Interface, Lease, LeaseRecord, Network, Pool, PoolRequest
@@ -245,6 +245,8 @@ def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, h
         at_hand = before is not None and before.released is not None and before.address not in held
         if before is not None and at_hand and ledger.covering(int(before.address)) is None:
             return ipam.take(pool, ledger, before.address)
+    if (net := _over_hosts(tx, pool)) is not None:
+        held |= peers.resting(tx, net, None)
     try:
         return ipam.take(pool, ledger, wanted, held)
     except (Exhausted, Taken):

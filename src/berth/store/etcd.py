@@ -10,6 +10,7 @@ Below the prefix:
     seen/host/ID, seen/endpoint/NETWORK/ID, name/NETWORK/NAME    on the host's lease: gone with it
     pool/NETWORK/SUBNET/cursor, run/N   the taken addresses of a network, as runs
     held/NETWORK/ADDRESS                for which host and endpoint one was taken; for no endpoint yet: Docker has it
+    rest/NETWORK/ADDRESS                the MAC that an address had until a moment ago
     joined/NETWORK/HOST/ID              what a host's Docker calls a network
     gone/HOST, grace/HOST               a host whose lease ran out; until its addresses are freed
     node/HOST, drained/HOST, dead/HOST  see `nodes`
@@ -164,7 +165,7 @@ class SharedTx(SqliteTx):
             if count := self.count(identity):
                 raise Taken(f"the network has {count} endpoints, here or on other hosts: detach them first")
             self.etcd.delete(f"seen/network/{identity}")
-            for kind in ("pool", "held", "joined"):
+            for kind in ("pool", "held", "joined", "rest"):
                 self.etcd.drop(f"{kind}/{identity}/")
         super().drop_network(identity)
 
@@ -277,10 +278,19 @@ class SharedTx(SqliteTx):
         for interface in ep.addresses:
             if not self.holds(ep, interface.ip):
                 continue
+            rest = self.etcd.space.rest_lease()
+            self.etcd.put(f"rest/{ep.network}/{interface.ip}", ep.mac.encode(), rest)
             if ep.placement is Placement.HANDOVER:  # Docker has the address until it gives it back
                 self.claim(ep.network, interface.ip)
             else:
                 self.etcd.delete(_held(ep, interface.ip))
+
+    def resting(self, network: str) -> Mapping[Address, str]:
+        """The MACs that addresses of a global network had until a moment ago: neighbours still remember them."""
+        if not self._is_global(network):
+            return {}
+        found = self.etcd.range(f"rest/{network}/").items()
+        return {ip_address(key.rpartition("/")[2]): value.data.decode() for key, value in found}
 
     def reclaim(self, ep: Endpoint) -> bool:
         """Let the others see an endpoint again; False, and nothing done, when an address is another's by now."""

@@ -7,7 +7,7 @@ does not wait for the disk. Either way the file stays consistent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -335,6 +335,10 @@ class SqliteTx:
 
     def drop_host(self, identity: str) -> None:
         """Nothing to drop."""
+
+    def resting(self, network: str) -> Mapping[Address, str]:
+        """None: a host's own neighbours are told at once where an address is now."""
+        return {}
 
     def claim(self, network: str, address: Address) -> None:
         """Nothing: nobody else gives addresses from here."""

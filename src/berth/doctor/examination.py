@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeAlias
 
-from berth.doctor.checks import addresses, links, state, way
+from berth.doctor.checks import addresses, links, overlay, state, way
 from berth.doctor.facts import Facts
 from berth.doctor.report import Finding
 
@@ -30,6 +30,11 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "rp-filter": (way.rp_filter,),
     "port-nobody-listens": (way.port_nobody_listens,),
     "reach-router": (way.reach_router,),
+    "overlay-entries": (overlay.entries,),
+    "overlay-port-blocked": (overlay.port_blocked,),
+    "overlay-mtu": (overlay.mtu_black_hole,),
+    "overlay-subnet-taken": (overlay.misfit,),
+    "node-version": (overlay.other_version,),
 }
 #: What keeps a router from answering: found, it needs no second finding.
 _SILENCING = frozenset({

@@ -5,9 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from berth.model import Address, Endpoint, Host, HostLink, Network, PortMapping
+from berth.model import Address, Endpoint, Host, HostLink, Network, Node, PortMapping
 from berth.plan import Plan
 from berth.state import MARK, ours
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where another host's tunnels end, and this host's to it."""
+
+    node: str
+    local: Address
+    address: Address
+    port: int  # UDP
+    size: int  # bytes of the largest packet that tunnels send there
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of packets to a peer."""
+
+    peer: Peer
+    size: int  # bytes of the largest packet that the kernel believes the path to take, and tunnels send
+    largest: int  # bytes of the largest that arrived and was answered; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class Spanned:
+    """What is on record of networks over several hosts."""
+
+    peers: tuple[Peer, ...] = ()  # that have endpoints
+    misfits: tuple[str, ...] = ()  # why networks cannot be on this host
+    nodes: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +50,7 @@ class Records:
     plan: Plan = field(default_factory=Plan)
     refusal: str = ""  # why reconcile would do nothing
     interrupted: int = 0  # changes that a dead process has left half done
+    spanned: Spanned = field(default_factory=Spanned)
 
     @property
     def flat(self) -> Iterator[Network]:
@@ -62,6 +93,7 @@ class Facts:
     unheard: tuple[tuple[Endpoint, PortMapping], ...] = ()  # published ports that nobody waits on
     foreign: tuple[ForeignChain, ...] = ()
     unreached: tuple[Unreached, ...] = ()
+    probed: tuple[Probed, ...] = ()
 
     def uplinks(self, net: Network) -> tuple[HostLink, ...]:
         """The ports of a LAN's bridge that are not cables of containers."""

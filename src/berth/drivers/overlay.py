@@ -17,12 +17,11 @@ from berth.drivers.bridge import BridgeDriver
 from berth.drivers.pools import routed
 from berth.errors import Invalid, NotFound, Taken
 from berth.model import Address, Endpoint, Host, HostLink, Interface, Ipam, Network, NetworkSpec
-from berth.overlaid import Fdb, Neigh, Vxlan
+from berth.overlaid import OVERHEAD, Fdb, Neigh, Vxlan
 from berth.spec import VNI
 from berth.state import MARK, Obj, State
 
 PORT = 4789  # UDP; IANA's for VXLAN, where the kernel's own default is another
-OVERHEAD = {4: 50, 6: 70}  # bytes: the underlay's IP header, UDP 8, VXLAN 8, the inner Ethernet header 14
 _FIRST = 4096  # the numbers below are left to who takes those of VLANs
 _SMALLEST = {4: 68, 6: 1280}  # bytes; RFC 791, RFC 8200
 

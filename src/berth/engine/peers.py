@@ -149,7 +149,13 @@ def moved(parts: Parts) -> bool:
 
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
-    placed = [parts.placed(net) for net in networks if net.scope == "global"]
+    spanning = [net for net in networks if net.scope == "global"]
+    host = parts.kernel.host() if spanning else None
+    placed = [
+        parts.spanning.placed(net, host)
+        for net in spanning
+        if host is not None and not parts.spanning.misfit(net, host)
+    ]
     try:
         tx.hosts()
     except Refused:

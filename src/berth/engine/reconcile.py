@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from berth.doctor.facts import Records
-from berth.engine import peers
+from berth.engine import overlays, peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError, Taken
@@ -41,7 +41,8 @@ def examine(parts: Parts) -> Records:
             plan = diff(want, parts.kernel.read(scope))
         except Taken as error:
             refusal = str(error)
-    return Records(tuple(networks), tuple(endpoints), tuple(gone), plan, refusal, left)
+    spanned = overlays.examine(parts)
+    return Records(tuple(networks), tuple(endpoints), tuple(gone), plan, refusal, left, spanned)
 
 
 def _due(parts: Parts) -> tuple[list[Endpoint], State, Scope]:

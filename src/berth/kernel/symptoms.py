@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from berth.doctor.facts import Facts, ForeignChain, Records, Unreached, is_cable, own_bridges
 from berth.errors import BerthError
-from berth.kernel import listeners, nft, nft_text, probes, read, sysctl
+from berth.kernel import listeners, nft, nft_text, probes, read, sysctl, underlay
 from berth.kernel.netlink import NETFILTER, Netlink
 from berth.kernel.netns import inside
 from berth.model import Address, Endpoint, Host, Placement, PortMapping
@@ -32,12 +32,14 @@ def gather(records: Records) -> Facts:
         questions = _questions(records, host).items()
         asked = [(bridge, pool.submit(probes.who_has, bridge, wanted)) for bridge, wanted in questions]
         hops = [(ep, hop, pool.submit(_answers, ep, hop)) for ep, hop in _next_hops(records)]
+        probed = pool.submit(underlay.probe, records.spanned.peers)
         heard = [(ep, pool.submit(_unheard, ep)) for ep in _publishing(records)]
         facts = Facts(records, host, strict=_strict(host), foreign=tuple(_foreign(records)))
         answers = {(bridge, ip): macs for bridge, told in asked for ip, macs in told.result().items()}
         unreached = tuple(Unreached(ep, hop) for ep, hop, answered in hops if not answered.result())
         unheard = tuple((ep, port) for ep, told in heard for port in told.result())
-    return replace(facts, answers=answers, unreached=unreached, unheard=unheard)
+    found = replace(facts, answers=answers, unreached=unreached, unheard=unheard)
+    return replace(found, probed=probed.result())
 
 
 def _questions(records: Records, host: Host) -> dict[str, tuple[Address, ...]]:

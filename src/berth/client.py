@@ -17,7 +17,7 @@ import msgspec
 from berth import rest, schema
 from berth.errors import Denied, Refused
 from berth.events import Event
-from berth.model import AttachRequest, Endpoint, HostRecord, LeaseRecord, Network, NetworkSpec, PortChange
+from berth.model import AttachRequest, Endpoint, LeaseRecord, Network, NetworkSpec, Node, PortChange
 from berth.seams import Outcome
 
 _PATIENCE = 60  # seconds; the daemon gives up sooner by itself
@@ -104,9 +104,18 @@ class Client:
         """All leases."""
         return [schema.load_lease(bytes(raw)) for raw in _list(self._ask("GET", "/v1/leases"))]
 
-    def hosts(self) -> Sequence[HostRecord]:
+    def nodes(self) -> Sequence[Node]:
         """The hosts that share the store."""
-        return [schema.load_host(bytes(raw)) for raw in _list(self._ask("GET", "/v1/hosts"))]
+        return [schema.load_node(bytes(raw)) for raw in _list(self._ask("GET", "/v1/nodes"))]
+
+    def drain(self, name: str, *, on: bool = True) -> Node:
+        """Let a node take no new endpoints, or again."""
+        return schema.load_node(self._ask("POST", f"/v1/nodes/{quote(name, safe='')}", rest.NodeChange(drained=on)))
+
+    def remove_node(self, name: str, *, force: bool = False) -> tuple[str, ...]:
+        """Forget a node and free what it holds."""
+        said = self._ask("DELETE", f"/v1/nodes/{quote(name, safe='')}?force={json.dumps(force)}")
+        return msgspec.json.decode(said, type=tuple[str, ...])
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""

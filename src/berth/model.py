@@ -304,6 +304,7 @@ class PoolRequest:
     ip_range: Subnet | None = None
     version: int = 4  # of the pool, where no subnet says it
     parent: str = ""  # a link of the host's
+    network: str = ""  # the name of a network over several hosts, where there is one by now
 
 
 @dataclass(frozen=True, slots=True)
@@ -410,6 +411,18 @@ class HostRecord:
     underlay: tuple[Address, ...] = ()  # where its tunnels end: one address of each IP version at most
     public_key: str = ""  # WireGuard's, in base64; "": none
     since: str = ""  # RFC 3339, by the host's own clock: for people only
+    version: str = ""  # of its Berth
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A host of the shared store, and how it is; one that is gone is known until it is removed."""
+
+    host: HostRecord
+    state: str  # up | drained | dead
+    drained: bool = False  # takes no new endpoints; a dead one may be both
+    dead_since: str = ""  # RFC 3339, by the clock of who missed it; "": nobody did, as it held nothing
+    endpoints: int = 0  # of networks over several hosts, those of a dead host too whose addresses are not free yet
 
 
 @dataclass(frozen=True, slots=True)

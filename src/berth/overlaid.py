@@ -9,6 +9,8 @@ from typing import ClassVar
 
 from berth.noun import HOST, Key, Noun
 
+OVERHEAD = {4: 50, 6: 70}  # bytes: the underlay's IP header, UDP 8, VXLAN 8, the inner Ethernet header 14
+
 
 class Vxlan(Noun, frozen=True, tag=True):
     """A tunnel of Berth's own, as a port of a network's bridge: it learns nothing and floods nothing.

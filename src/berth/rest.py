@@ -57,6 +57,12 @@ class Ports(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dry_run: bool = False
 
 
+class NodeChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """POST /v1/nodes/{name}: what `berth node drain` and `berth node undrain` say."""
+
+    drained: bool
+
+
 class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """POST /v1/web: what `berth web` takes. `port`: 0 for any, or the one that is open already."""
 

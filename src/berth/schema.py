@@ -23,6 +23,7 @@ from berth.model import (
     LeaseRecord,
     LeaseRequest,
     Network,
+    Node,
     Placement,
     Pool,
     PortMapping,
@@ -37,8 +38,8 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode  # addresses and subnets bec
 _decode = msgspec.json.Decoder().decode
 
 
-def dump(thing: Network | Endpoint | HostRecord) -> bytes:
-    """A network, endpoint or host as JSON."""
+def dump(thing: Network | Endpoint | HostRecord | Node) -> bytes:
+    """A network, endpoint, host or node as JSON."""
     return _encode(thing)
 
 
@@ -151,7 +152,17 @@ def load_lease(data: bytes) -> LeaseRecord:
 
 def load_host(data: bytes) -> HostRecord:
     """The reverse of `dump`."""
+    return _host(_decode(data))
+
+
+def load_node(data: bytes) -> Node:
+    """The reverse of `dump`."""
     raw: Json = _decode(data)
+    raw["host"] = _host(raw["host"])
+    return Node(**raw)
+
+
+def _host(raw: Json) -> HostRecord:
     raw["underlay"] = tuple(ip_address(address) for address in raw["underlay"])
     return HostRecord(**raw)
 

@@ -240,6 +240,20 @@ def lan(bridge: str) -> Found:
     return discover(link, routers)
 
 
+def underlay_responders() -> tuple[socket.socket, ...]:
+    """What hears other hosts' questions; see `kernel.underlay.responders`."""
+    from berth.kernel.underlay import responders
+
+    return responders()
+
+
+def answer_underlay(raw: socket.socket) -> None:
+    """Answer what one of them has heard."""
+    from berth.kernel.underlay import answer
+
+    answer(raw)
+
+
 def proxied() -> frozenset[Proxied] | None:
     """What the proxy is to pass on; None while the firewall is flushed. Raises `OSError` where it may not know."""
     from berth.kernel.proxied import proxied as read

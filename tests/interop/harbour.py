@@ -42,9 +42,9 @@ os.execvpe("berth", ["berth", "daemon"], os.environ | {"LISTEN_PID": str(os.getp
 class Berthd:
     """A `berth daemon` on a lab's host."""
 
-    def __init__(self, lab: Session, docker: Path, node: str = "host") -> None:
+    def __init__(self, lab: Session, docker: Path, node: str = "host", store: str = "") -> None:
         self.lab, self.node = lab, node
-        self._variables = {"DOCKER_HOST": f"unix://{docker}"}
+        self._variables = {"DOCKER_HOST": f"unix://{docker}"} | ({"BERTH_STORE": store} if store else {})
         self.socket = lab.work / node / "run/berth.sock"
         self._log = lab.work / node / "daemon.log"
         self._process: Inside | None = None
@@ -94,10 +94,11 @@ class Berthd:
 class Harbour:
     """Docker and Berth on one host."""
 
-    def __init__(self, lab: Session, kind: str, **options: Any) -> None:
-        self.lab = lab
-        self.engine = Dockerd(lab, kind, **options)
-        self.berthd = Berthd(lab, self.engine.socket)
+    def __init__(self, lab: Session, kind: str, *, node: str = "host", store: str = "", **options: Any) -> None:
+        """`store`: of the hosts that share one; else the daemon has its own."""
+        self.lab, self.node = lab, node
+        self.engine = Dockerd(lab, kind, node=node, **options)
+        self.berthd = Berthd(lab, self.engine.socket, node, store)
 
     def __enter__(self) -> Self:
         until(lambda: not self.sh("ip -6 address show tentative"))
@@ -165,12 +166,12 @@ class Harbour:
 
     def berth(self, *args: str) -> Any:
         """What `berth … --json` says on the host."""
-        done = self.lab.berth(*args, "--json", check=True)
+        done = self.lab.berth(*args, "--json", host=self.node, check=True)
         return json.loads(done.stdout)
 
-    def sh(self, script: str, node: str = "host") -> str:
-        """What a shell prints in a node for a script that must succeed."""
-        return self.lab.run(node, ["sh", "-ec", script], check=True).stdout.strip()
+    def sh(self, script: str, node: str = "") -> str:
+        """What a shell prints in a node for a script that must succeed; on the host where none is named."""
+        return self.lab.run(node or self.node, ["sh", "-ec", script], check=True).stdout.strip()
 
     def reaches(self, node: str, address: str) -> bool:
         """Whether a node gets an answer to a ping."""

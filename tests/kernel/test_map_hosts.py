@@ -24,7 +24,7 @@ def two(host: Host, tmp_path: Path) -> Iterator[Daemons]:
         for name in hosts.names:
             hosts.start(name)
         for name in hosts.names:
-            until(lambda name=name: hosts.tried(name, "host ls").returncode == 0, f"{name} does not start")  # type: ignore[misc]
+            until(lambda name=name: hosts.tried(name, "node ls").returncode == 0, f"{name} does not start")  # type: ignore[misc]
         yield hosts
     finally:
         hosts.close()

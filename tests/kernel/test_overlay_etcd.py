@@ -116,7 +116,7 @@ def hosts(host: Host, tmp_path: Path) -> Iterator[Daemons]:
         for name in running.names:
             until((tmp_path / f"{name}.run" / "berth.sock").exists, f"no daemon on {name}")
         until(
-            lambda: len(running.tried("h1", "host ls").stdout.splitlines()) == 4,
+            lambda: len(running.tried("h1", "node ls").stdout.splitlines()) == 4,
             "not all hosts are registered",
         )
         yield running
@@ -174,6 +174,93 @@ def test_a_dead_hosts_endpoints_go_and_come_back_with_it(hosts: Daemons) -> None
     for name in ("h1", "h2"):
         until(partial(hosts.says, name, "dst 10.0.0.33", 1), f"{name} does not know who is back")
     assert all(pings("c1", address) for address in containers["c3"])
+
+
+def resolved(sandbox: str, server: str, name: str) -> set[str]:
+    """The addresses that a name server says, asked from a sandbox."""
+    argv = ["nsenter", f"--net=/run/netns/{sandbox}", "dig", "+short", "+time=1", "+tries=1", f"@{server}", name]
+    asked = [subprocess.run([*argv, kind], capture_output=True, text=True, check=False) for kind in ("A", "AAAA")]
+    return {line for done in asked for line in done.stdout.splitlines() if not line.startswith(";")}
+
+
+def test_endpoints_on_other_hosts_have_names(hosts: Daemons) -> None:
+    containers = met(hosts)
+    for server in ("127.0.0.11", "10.50.0.1"):
+        for name in ("c2", "c3.ov"):
+            known = set(containers[name[:2]])
+            until(lambda s=server, n=name, k=known: resolved("c1", s, n) == k, f"{name} at {server}")  # type: ignore[misc]
+    sh("ip netns add c4")
+    hosts.berth("h2", "attach --name db --alias store ov c4")
+    until(lambda: len(resolved("c1", "127.0.0.11", "store")) == 2, "a new name is not known")
+    hosts.kill("etcd")
+    assert len(resolved("c1", "127.0.0.11", "db")) == 2  # not to know is not to be gone
+    hosts.start_etcd()
+    until(lambda: hosts.tried("h2", "detach ov c4").returncode == 0, "etcd is back")
+    until(lambda: not resolved("c1", "127.0.0.11", "db"), "who is gone still has a name")
+
+
+def test_nodes_are_drained_and_removed(hosts: Daemons) -> None:
+    containers = met(hosts)
+    line = hosts.berth("h1", "node drain 10.0.0.3")
+    assert "1 endpoints are left" in line
+    states = [row.split()[-3] for row in hosts.berth("h2", "node ls").splitlines()[1:]]
+    assert sorted(states) == ["drained", "up", "up"]
+    sh("ip netns add c4")
+    refused = hosts.tried("h3", "attach ov c4")
+    assert refused.returncode == 1
+    assert "drained" in refused.stderr
+    assert all(pings("c1", address) for address in containers["c3"])
+    refused = hosts.tried("h1", "node rm 10.0.0.3")
+    assert refused.returncode == 1
+    assert "1 endpoints there still use their addresses" in refused.stderr
+    hosts.berth("h3", "detach ov c3")
+    hosts.berth("h1", "node drain --wait 10.0.0.3")
+    hosts.berth("h1", "node undrain 10.0.0.3")
+    hosts.berth("h3", "attach ov c4")
+    hosts.kill("h3")
+    assert hosts.tried("h1", "node rm 10.0.0.3").returncode == 1  # its lease has not run out: only a person knows
+    assert "1 endpoints freed" in hosts.berth("h1", "node rm -f 10.0.0.3")
+    assert "10.0.0.3" not in hosts.berth("h2", "node ls")
+    for name in ("h1", "h2"):
+        until(partial(hosts.says, name, "dst 10.0.0.3", 0), f"{name}: the removed node's endpoint is still known")
+    address = sh("ip -n c4 -4 -o addr show dev eth0").split()[3].partition("/")[0]
+    sh("ip netns add c5")
+    hosts.berth("h2", f"attach --ip {address} ov c5")  # at once
+    hosts.start("h3")
+    until(lambda: "went to another host" in hosts.log("h3"), "who is back too late is not told")
+    until(lambda: hosts.berth("h1", "node ls").count(" up ") == 3, "the node does not come back")
+
+
+def test_an_address_rests_where_its_mac_would_change(hosts: Daemons) -> None:
+    containers = met(hosts)
+    four, six = containers["c2"]
+    hosts.berth("h2", "detach ov c2")
+    sh("ip netns add c4; ip netns add c5")
+    for asked in (f"--mac 02:00:00:00:00:44 --ip {four}", f"--ip {six}"):
+        refused = hosts.tried("h3", f"attach {asked} ov c4")
+        assert refused.returncode == 2
+        assert "until a moment ago" in refused.stderr
+    # That address with its own MAC is nobody's surprise; and none that rests is given unasked.
+    hosts.berth("h3", f"attach --ip {four} --ip {six} ov c4")
+    hosts.berth("h3", "attach --mac 02:00:00:00:00:55 ov c5")
+    assert all(pings("c1", address) for address in (four, six))
+
+
+def test_a_host_with_the_subnet_elsewhere_is_left_alone(hosts: Daemons) -> None:
+    sh("ip -n h3 link add lan3 type bridge; ip -n h3 addr add 10.50.0.77/25 dev lan3; ip -n h3 link set lan3 up")
+    before = sh("ip -n h3 -4 route")
+    hosts.berth("h1", CREATE)
+    hosts.attach("h1", "c1")
+    until(lambda: "bvx" in sh("ip -n h2 -o link"), "h2 does not follow")
+    hosts.berth("h3", "reconcile")
+    assert sh("ip -n h3 -4 route") == before
+    assert hosts.bare("h3")
+    sh("ip netns add c3")
+    refused = hosts.tried("h3", "attach ov c3")
+    assert refused.returncode == 2
+    assert "network ov has 10.50.0.0/24, and this host reaches 10.50.0.0/25 by lan3" in refused.stderr
+    sh("ip -n h3 link del lan3")
+    hosts.berth("h3", "attach ov c3")
 
 
 def test_an_address_that_moves_is_followed(hosts: Daemons) -> None:

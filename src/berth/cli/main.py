@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "port": ("berth.cli.endpoint:port", "Published ports."),
     "lease": ("berth.cli.lease:lease", "Addresses that the LAN's DHCP server has given."),
     "lan": ("berth.cli.lan:lan", "Look at the LAN behind a bridge."),
-    "host": ("berth.cli.host:host", "The hosts that share a store."),
+    "node": ("berth.cli.node:node", "The hosts that share a store."),
     "uplink": ("berth.cli.uplink:uplink", "Make a NIC of the host's a port of a bridge, and back."),
     "run": ("berth.cli.run:run", "Run a command in a fresh sandbox on a network."),
     "reconcile": ("berth.cli.reconcile:reconcile", "Put host and records in order after a crash or a reboot."),

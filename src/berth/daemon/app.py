@@ -125,7 +125,9 @@ class _Own:
             ("GET", "/v1/endpoints", self._endpoints),
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
-            ("GET", "/v1/hosts", self._hosts),
+            ("GET", "/v1/nodes", self._nodes),
+            ("POST", "/v1/nodes/{name}", self._drain),
+            ("DELETE", "/v1/nodes/{name}", self._remove_node),
             ("POST", "/v1/ports", self._ports),
             ("GET", "/v1/leases", self._list_leases),
             ("POST", "/v1/reconcile", self._reconcile),
@@ -183,8 +185,16 @@ class _Own:
     async def _list_leases(self, _: Request, __: bytes) -> bytes:
         return _array([schema.dump_lease(record) for record in await self._worker.run(self._engine.leases)])
 
-    async def _hosts(self, _: Request, __: bytes) -> bytes:
-        return _array([schema.dump(host) for host in await self._worker.run(self._engine.hosts)])
+    async def _nodes(self, _: Request, __: bytes) -> bytes:
+        return _array([schema.dump(node) for node in await self._worker.run(self._engine.nodes)])
+
+    async def _drain(self, request: Request, body: bytes) -> bytes:
+        name, asked = request.path_params["name"], _read(body, rest.NodeChange)
+        return schema.dump(await self._worker.run(lambda: self._engine.drain(name, on=asked.drained)))
+
+    async def _remove_node(self, request: Request, _: bytes) -> bytes:
+        name, force = request.path_params["name"], _flag(request, "force")
+        return msgspec.json.encode(await self._worker.run(lambda: self._engine.remove_node(name, force=force)))
 
     async def _ports(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Ports)
@@ -223,9 +233,13 @@ def _query(request: Request, key: str) -> str:
 
 
 def _dry_run(request: Request) -> bool:
-    value = request.query_params.get("dry_run", "false")
+    return _flag(request, "dry_run")
+
+
+def _flag(request: Request, key: str) -> bool:
+    value = request.query_params.get(key, "false")
     if value not in ("true", "false"):
-        raise Invalid(f"dry_run={value[:20]!r} is neither true nor false")
+        raise Invalid(f"{key}={value[:20]!r} is neither true nor false")
     return value == "true"
 
 

@@ -41,6 +41,8 @@ class Names:
         self._endpoints: dict[str, Endpoint] = {}
         self._known: Recorded | None = None  # the records as they were when all of it was arranged
         self._wanted: frozenset[Place] = frozenset()
+        self._elsewhere: tuple[Endpoint, ...] = ()  # on other hosts
+        self._moved = True  # there may be others there by now
         self._views: dict[tuple[str, ...], View] = {}
         self._served: dict[Place, tuple[Server, tuple[int, int] | None]] = {}
         self._askers: dict[Place, tuple[str, ...]] = {}
@@ -74,6 +76,11 @@ class Names:
         """Look at everything soon: something has changed."""
         self._changed.set()
 
+    def others_changed(self) -> None:
+        """Look at what is on other hosts too."""
+        self._moved = True
+        self.soon()
+
     async def plugged(self, ep: Endpoint) -> None:
         """Answer in an endpoint's sandbox, and for it, when this returns."""
         if ep.network not in self._networks:
@@ -99,8 +106,19 @@ class Names:
             self._views.clear()
             self._wanted = places(self._networks.values(), self._endpoints.values())
             self._askers = {place: place.networks for place in self._wanted}
+        if self._moved:
+            await self._learn_of_others()
         self._servers = _nameservers()
         self._arrange(self._wanted)
+
+    async def _learn_of_others(self) -> None:
+        """While nobody can be asked, what was known last is the best there is."""
+        self._moved = False
+        try:
+            self._elsewhere = tuple(await self._worker.run(self._engine.elsewhere))
+            self._views.clear()
+        except BerthError:
+            self._moved = True
 
     def _arrange(self, wanted: frozenset[Place]) -> None:
         """Listen where one should, and nowhere else."""
@@ -169,7 +187,9 @@ class Names:
         asker = self._askers.get(place, ())
         known = self._views.get(asker)
         if known is None:
-            known = self._views[asker] = view(asker, self._networks.values(), list(self._endpoints.values()))
+            known = self._views[asker] = view(
+                asker, self._networks.values(), [*self._endpoints.values(), *self._elsewhere]
+            )
         return known
 
 

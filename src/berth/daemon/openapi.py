@@ -23,7 +23,8 @@ _ALWAYS = {"408": "the body did not come", "413": "too large", "500": "failed", 
 def document() -> Json:
     """The document."""
     _, schemas = msgspec.json.schema_components(
-        [rest.NetworkCreate, rest.Attach, rest.Ports, rest.Failure], ref_template="#/components/schemas/{name}"
+        [rest.NetworkCreate, rest.Attach, rest.Ports, rest.NodeChange, rest.Failure],
+        ref_template="#/components/schemas/{name}",
     )
     return {
         "openapi": "3.1.0",
@@ -37,6 +38,8 @@ def _paths() -> Json:
     name = _parameter("name", "path", "A network's name or id.")
     dry_run = _parameter("dry_run", "query", "Only say what would be done.", {"type": "boolean", "default": False})
     network = _parameter("network", "query", "A network's name or id.")
+    node = _parameter("name", "path", "A node's name, id, or address.")
+    force = _parameter("force", "query", "Also one that seems alive.", {"type": "boolean", "default": False})
     sandbox = {**_parameter("sandbox", "query", "A namespace's name or path, pid:N, or an endpoint's name."),
                "required": True}  # fmt: skip
     return {
@@ -59,7 +62,11 @@ def _paths() -> Json:
                 [{**network, "required": True}, sandbox, dry_run],
             ),
         },
-        "/v1/hosts": {"get": _operation("The hosts that share the store.", _list("Host"))},
+        "/v1/nodes": {"get": _operation("The hosts that share the store.", _list("Node"))},
+        "/v1/nodes/{name}": {
+            "post": _operation("Let a node take no new endpoints, or again.", _ref("Node"), [node], body="NodeChange"),
+            "delete": _operation("Forget a node, and free what it holds.", _TEXTS, [node, force]),
+        },
         "/v1/ports": {
             "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
@@ -92,7 +99,7 @@ def _results() -> Json:
             addresses=_TEXTS, ports=several, aliases=_TEXTS,
         ),
         "Lease": _object(lease={"type": "object"}, endpoint=text, pool=text, keep=flag, trouble=text),
-        "Host": _object(id=text, name=text, underlay=_TEXTS, public_key=text, since=text),
+        "Node": _object(host={"type": "object"}, state=text, drained=flag, dead_since=text, endpoints=number),
     }  # fmt: skip
 
 

@@ -24,8 +24,10 @@ log = logging.getLogger("berth")
 class Overlay:
     """Follows the other hosts, in the background. `repaired`: operations that audits found necessary so far."""
 
-    def __init__(self, engine: Engine, worker: Worker) -> None:
+    def __init__(self, engine: Engine, worker: Worker, told: Callable[[], None]) -> None:
+        """`told`: called when something may have changed on another host."""
         self._engine = engine
+        self._told = told
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
@@ -66,6 +68,7 @@ class Overlay:
         elif self._due is not None:
             self._due |= networks
         self._changed.set()
+        self._told()
 
     async def _follow(self) -> None:
         """What changes while a change is carried out is one more change, however much it is."""

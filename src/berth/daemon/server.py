@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from berth import wire
-from berth.daemon import member, proxy, served
+from berth.daemon import member, probed, proxy, served
 from berth.daemon.app import app, routes
 from berth.daemon.conflicts import Conflicts
 from berth.daemon.events import Events
@@ -90,7 +90,7 @@ async def _serve(
     own = [] if len(given) > 1 else [leased] if given else [path, leased]
     listeners = [*given, *map(_listen, own)]
     services = (tidy.run(), leases.run(), names.run(), Conflicts(engine, worker).run(), served.run(engine, worker))
-    shared = (member.run(engine, worker), Overlay(engine, worker).run())
+    shared = (member.run(engine, worker), Overlay(engine, worker, names.others_changed).run(), probed.run(engine))
     chores = (*services, *shared, _watched(worker), proxy.keep(wire.proxy_lock()))
     background = [asyncio.create_task(chore) for chore in chores]
     log.info("listening on %s", listeners[0].getsockname())

@@ -11,12 +11,13 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any
 
 from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
-from berth.model import Ipam
+from berth.errors import NotFound
 from berth.plugins.docker.names import ask
 
 _ROUND = 10  # seconds
@@ -100,6 +101,14 @@ class Tidy:
         if names is not None:
             known = (network, names.network, names.endpoints)
             await attempt(self._worker.run(lambda: self._engine.rename(*known)))
+            await attempt(self._worker.run(lambda: self._compare(network, names.network)))
+
+    def _compare(self, network: str, name: str) -> None:
+        """Tell of a network over several hosts that has another name on others, or could not get this one."""
+        with suppress(NotFound):  # it is gone again
+            net = self._engine.network(network)
+            if net.scope == "global" and net.name != name:
+                log.warning("the network that Docker calls %s is %s for all hosts", name, net.name)
 
     async def run(self) -> None:
         """Once everything, then a round now and again."""
@@ -112,9 +121,8 @@ class Tidy:
         outcome = self._engine.reconcile()
         for line in outcome.value:
             log.info("%s", line)
-        for net in self._engine.networks():
-            if net.ipam is not Ipam.NETWORK:
-                self.learn(net.id)
+        for ident in self._engine.known_to_docker():
+            self.learn(ident)
         if outcome.plan:
             log.info("put in order: %d operations", len(outcome.plan.ops))
         self.round()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TypeAlias
 
-from berth.doctor.checks import addresses, keeping, links, services, state, way
+from berth.doctor.checks import addresses, keeping, links, overlay, services, state, way
 from berth.doctor.facts import Facts
 from berth.doctor.report import Finding
 
@@ -38,6 +38,11 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
     "reach-router": (way.reach_router,),
     "reach-peer": (way.reach_peer,),
     "reach-internet": (way.reach_internet,),
+    "overlay-entries": (overlay.entries,),
+    "overlay-port-blocked": (overlay.port_blocked,),
+    "overlay-mtu": (overlay.mtu_black_hole,),
+    "overlay-subnet-taken": (overlay.misfit,),
+    "node-version": (overlay.other_version,),
 }
 #: What a silent router explains as well.
 _BEHIND = frozenset({"reach-peer", "reach-internet"})

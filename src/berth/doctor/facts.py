@@ -6,9 +6,39 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 
-from berth.model import Address, Endpoint, Host, HostLink, Ipam, LeaseRecord, Network, PortMapping
+from berth.model import Address, Endpoint, Host, HostLink, Ipam, LeaseRecord, Network, Node, PortMapping
 from berth.plan import Plan
 from berth.state import MARK, ours
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Where another host's tunnels end, and this host's to it."""
+
+    node: str
+    local: Address
+    address: Address
+    port: int  # UDP
+    size: int  # bytes of the largest packet that tunnels send there
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """What came of packets to a peer."""
+
+    peer: Peer
+    size: int  # bytes of the largest packet that the kernel believes the path to take, and tunnels send
+    largest: int  # bytes of the largest that arrived and was answered; 0: none
+
+
+@dataclass(frozen=True, slots=True)
+class Spanned:
+    """What is on record of networks over several hosts."""
+
+    peers: tuple[Peer, ...] = ()  # that have endpoints
+    misfits: tuple[str, ...] = ()  # why networks cannot be on this host
+    nodes: tuple[Node, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +52,7 @@ class Records:
     refusal: str = ""  # why reconcile would do nothing
     interrupted: int = 0  # changes that a dead process has left half done
     leases: tuple[LeaseRecord, ...] = ()
+    spanned: Spanned = field(default_factory=Spanned)
 
     @property
     def flat(self) -> Iterator[Network]:
@@ -115,6 +146,7 @@ class Facts:
         str, ...
     ] = ()  # where Docker has rules: nftables | iptables-nft | iptables-legacy; the first is in use
     now: float = 0  # seconds since 1970
+    probed: tuple[Probed, ...] = ()
 
     def uplinks(self, net: Network) -> tuple[HostLink, ...]:
         """The ports of a LAN's bridge that are not cables of containers."""

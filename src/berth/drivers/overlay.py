@@ -12,15 +12,16 @@ from dataclasses import replace
 from ipaddress import ip_network
 from typing import ClassVar
 
+from berth import ipam
 from berth.drivers.bridge import BridgeDriver
+from berth.drivers.pools import routed
 from berth.errors import Invalid, NotFound, Taken
-from berth.model import Address, Endpoint, Host, HostLink, Interface, Network, NetworkSpec
-from berth.overlaid import Fdb, Neigh, Vxlan
+from berth.model import Address, Endpoint, Host, HostLink, Interface, Ipam, Network, NetworkSpec
+from berth.overlaid import OVERHEAD, Fdb, Neigh, Vxlan
 from berth.spec import VNI
 from berth.state import MARK, Obj, State
 
 PORT = 4789  # UDP; IANA's for VXLAN, where the kernel's own default is another
-OVERHEAD = {4: 50, 6: 70}  # bytes: the underlay's IP header, UDP 8, VXLAN 8, the inner Ethernet header 14
 _FIRST = 4096  # the numbers below are left to who takes those of VLANs
 _SMALLEST = {4: 68, 6: 1280}  # bytes; RFC 791, RFC 8200
 
@@ -35,6 +36,8 @@ class OverlayDriver:
 
     def complete(self, asked: NetworkSpec, host: Host, identity: str, created: str) -> Network:
         """Choose what a NAT network has, the number and the MTU. Raises `Taken`, `Invalid` or `NotFound`."""
+        if asked.ipam is Ipam.DOCKER:
+            raise Invalid("Docker's own IPAM does not know what other hosts have given: add --ipam-driver berth")
         net = self._nat.complete(asked, host, identity, created)
         underlay = asked.setting("underlay") or ""
         interface, link = _underlay(underlay, host)
@@ -44,6 +47,8 @@ class OverlayDriver:
             net,
             driver=self.name,
             scope="global",
+            # By which a Docker on any of the hosts asks for its addresses.
+            pools=tuple(replace(pool, owner=ipam.owner(pool.subnet, pool.ip_range)) for pool in net.pools),
             vni=_vni(asked.setting("vni"), port, host, identity),
             vxlan_port=port,
             # The other hosts have other addresses.
@@ -57,6 +62,19 @@ class OverlayDriver:
         with suppress(NotFound):
             return replace(net, local=str(_underlay(net.underlay, host, net.underlay_version)[0].ip))
         return replace(net, local="")
+
+    def misfit(self, net: Network, host: Host) -> str:
+        """Why the network cannot be on this host: it would take away what the host reaches by another link.
+
+        A network that is there already stays, whatever came later: its endpoints use it.
+        """
+        if host.link(net.bridge) is not None:
+            return ""
+        for subnet, dev in routed(host):
+            for pool in net.pools:
+                if ipam.overlap(pool.subnet, subnet):
+                    return f"network {net.name} has {pool.subnet}, and this host reaches {subnet} by {dev}"
+        return ""
 
     def network(self, net: Network) -> State:
         """What a NAT network is made of, and the tunnel."""

@@ -199,12 +199,13 @@ def _decide(
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     ports = choose(parts, tx, [PortRequest.of(mapping) for mapping in request.ports])
     identity = request.id or parts.identity()
-    addresses = tuple(_addresses(tx, net, request, held))
+    addresses = tuple(_addresses(tx, net, request, held | peers.resting(tx, net, request.mac)))
     leased = _leased_before(tx, addresses) if handed_over else request.leases
     learnt = leases.learnt(net, [record.lease for record in leased])
     mac = request.mac or (
         leased[0].lease.request.mac if leased else net.mac_for("" if handed_over else name, addresses)
     )
+    peers.refuse_resting(tx, net, addresses, mac)
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
         Endpoint(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from berth.doctor.facts import Records
-from berth.engine import attach, hosts, leases, networks, peers, pools, ports, reconcile, served, vet
+from berth.engine import attach, hosts, joined, leases, networks, nodes, peers, pools, ports, reconcile, served, vet
 from berth.engine.parts import Parts
 from berth.engine.recorded import Recent, Recorded
 from berth.engine.vetted import Vetted
@@ -22,6 +22,7 @@ from berth.model import (
     LeaseRequest,
     Network,
     NetworkSpec,
+    Node,
     Pool,
     PoolRequest,
     PortChange,
@@ -42,7 +43,8 @@ class Engine:
 
     def create_network(self, spec: NetworkSpec, *, dry_run: bool = False) -> Outcome[Network]:
         """Make a network. Raises `Taken`, `Invalid`, `Exhausted`, … before anything is touched."""
-        return networks.create(self._parts, spec, dry_run=dry_run)
+        there = joined.join(self._parts, spec) if spec.id and not dry_run else None
+        return there or networks.create(self._parts, spec, dry_run=dry_run)
 
     def explored(self, spec: NetworkSpec) -> NetworkSpec:
         """The same with what the DHCP servers of its LAN give: takes up to 4.5 s, and needs neither lock nor store."""
@@ -62,7 +64,7 @@ class Engine:
 
     def remove_network(self, name: str, *, dry_run: bool = False) -> Outcome[Network]:
         """Remove a network without endpoints."""
-        return networks.remove(self._parts, name, dry_run=dry_run)
+        return joined.remove(self._parts, name) if not dry_run else networks.remove(self._parts, name, dry_run=True)
 
     def network(self, name: str) -> Network:
         """The network of that name or id. Raises `NotFound`."""
@@ -247,6 +249,26 @@ class Engine:
         """The hosts that share the store; none where it is this host's alone."""
         with self._parts.store.read() as tx:
             return tx.hosts()
+
+    def elsewhere(self) -> Sequence[Endpoint]:
+        """The endpoints on other hosts. Raises `Refused` while nobody can be asked."""
+        return peers.every(self._parts)
+
+    def known_to_docker(self) -> Sequence[str]:
+        """What this host's Docker calls the networks that it has from Berth."""
+        return joined.known_to_docker(self._parts)
+
+    def nodes(self) -> Sequence[Node]:
+        """The same, those that are gone too, and how they are."""
+        return nodes.every(self._parts)
+
+    def drain(self, name: str, *, on: bool = True) -> Node:
+        """Let a node take no new endpoints, or again."""
+        return nodes.drain(self._parts, name, on=on)
+
+    def remove_node(self, name: str, *, force: bool = False) -> tuple[str, ...]:
+        """Forget a node and free what it holds; the ids of its endpoints."""
+        return nodes.remove(self._parts, name, force=force)
 
     def moved(self) -> bool:
         """Whether the other hosts have to be told anew where this one is reached."""

@@ -29,5 +29,5 @@ def everywhere(api: Api) -> Everywhere:
     others = [ep for net in spanning for ep in api.endpoints(net.name) if ep.id not in known]
     hosts: Sequence[HostRecord] = ()
     with suppress(BerthError):  # the store that hosts share is away: the map has what is known here
-        hosts = api.hosts()
+        hosts = [node.host for node in api.nodes() if node.state != "dead"]
     return Everywhere(networks, here, others, hosts)

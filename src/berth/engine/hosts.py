@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from berth import __version__
 from berth.engine.parts import Parts
 from berth.model import Address, Host, HostRecord
 
@@ -18,7 +19,7 @@ def register(parts: Parts, name: str) -> tuple[str, ...]:
         with parts.store.read() as tx:
             before = next((host for host in tx.hosts() if host.id == parts.shared.host), None)
         key = before.public_key if before is not None else ""
-        record = HostRecord(parts.shared.host, name, underlay(parts.kernel.host()), key, parts.now())
+        record = HostRecord(parts.shared.host, name, underlay(parts.kernel.host()), key, parts.now(), __version__)
         return parts.shared.register(record)
 
 

@@ -48,7 +48,11 @@ def create(parts: Parts, asked: NetworkSpec, *, dry_run: bool) -> Outcome[Networ
             if net.scope == "global":
                 _refuse_late(tx, net)
             tx.save_network(net)
+            if net.scope == "global" and asked.id:
+                tx.join(net.id, asked.id)
             for pool in net.pools:
+                if net.scope == "global":
+                    tx.drop_ledger(pool)  # what this host's Docker took before anybody knew whose it would be
                 ipam.reserve(pool, tx.ledger(net.id, pool))
             tx.open(intent)
         parts.carry_out(intent, plan)
@@ -107,15 +111,16 @@ def rename(parts: Parts, ident: str, name: str, endpoints: Mapping[str, str]) ->
     """Call a network, and endpoints of it by their ids, by other names. One that is taken or not valid is left out."""
     with parts.changing(), parts.store.write() as tx:
         net = tx.network(ident)
-        if net is None or net.id != ident:
+        if net is None or (net.id != ident and net.scope == "local"):
             return
+        mine = net.id == ident or net.name == net.id[:12]  # nor another name than another host's Docker has for it
         with suppress(Invalid):
-            if net.name != name and tx.network(spec.network_name(name)) is None:
+            if net.name != name and mine and tx.network(spec.network_name(name)) is None:
                 tx.save_network(replace(net, name=name))
         for endpoint, called in endpoints.items():
             ep = tx.endpoint(endpoint)
             with suppress(Invalid):
-                if ep is not None and ep.network == ident and not tx.named(ident, spec.endpoint_name(called)):
+                if ep is not None and ep.network == net.id and not tx.named(net.id, spec.endpoint_name(called)):
                     tx.save_endpoint(replace(ep, name=called))
 
 

@@ -35,8 +35,13 @@ class Parts:
     retired: bool = field(default=False)  # cables wait for the sweep
 
     def want_network(self, net: Network) -> State:
-        """What should exist for a network."""
-        return self.drivers[net.driver].network(self.placed(net))
+        """What should exist for a network; nothing of one that cannot be on this host."""
+        if net.scope == "local":
+            return self.drivers[net.driver].network(net)
+        host = self.kernel.host()
+        if self.spanning.misfit(net, host):
+            return frozenset()
+        return self.drivers[net.driver].network(self.spanning.placed(net, host))
 
     def placed(self, net: Network) -> Network:
         """A network as it is on this host: one over several hosts is found by an address of its own on each."""

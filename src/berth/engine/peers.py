@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from ipaddress import ip_interface
 
 from berth.engine.hosts import underlay
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
-from berth.errors import NotFound, Refused
-from berth.model import Endpoint, Network
+from berth.errors import NotFound, Refused, Taken
+from berth.model import Address, Endpoint, Interface, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.plan import Plan
 from berth.seams import Scope, Tx
@@ -28,6 +29,15 @@ def elsewhere(parts: Parts, tx: Tx, net: Network) -> tuple[Endpoint, ...]:
     if net.scope == "local":
         return ()
     return tuple(ep for ep in tx.endpoints(network=net.id) if not here(parts, net, ep))
+
+
+def every(parts: Parts) -> tuple[Endpoint, ...]:
+    """All endpoints that are on other hosts. Raises `Refused` while nobody can be asked."""
+    if parts.shared is None:
+        return ()
+    with parts.store.read() as tx:
+        tx.hosts()
+        return tuple(ep for net in tx.networks() for ep in elsewhere(parts, tx, net))
 
 
 def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
@@ -57,6 +67,8 @@ def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
 
 
 def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
+    if parts.spanning.misfit(net, parts.kernel.host()):
+        return Plan()
     net = parts.placed(net)
     whole = parts.drivers[net.driver].network(net) | want(parts, net, others)
     objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS))
@@ -70,10 +82,13 @@ def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
 def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     """A network as placed, and made here if another host has made it; by who has the lock, before an attach.
 
-    Raises `NotFound` where this host has no address on the underlay: nobody could answer the endpoint.
+    Raises `NotFound` where this host has no address on the underlay: nobody could answer the endpoint; and `Taken`
+    where the network's subnet is something else here.
     """
     if net.scope == "local":
         return net
+    if why := parts.spanning.misfit(net, parts.kernel.host()):
+        raise Taken(f"{why}: make a network with another --subnet, or renumber what is there")
     placed = parts.placed(net)
     if not placed.local:
         where = f"underlay {net.underlay}" if net.underlay else "way out"
@@ -83,6 +98,23 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     if not dry_run:
         settle_held(parts, frozenset({net.id}))
     return placed
+
+
+def resting(tx: Tx, net: Network, mac: str | None) -> frozenset[Address]:
+    """The addresses that neighbours still know under another MAC than who gets them now will have."""
+    known = tx.resting(net.id).items() if net.scope == "global" else ()
+    return frozenset(ip for ip, old in known if old != (mac or net.mac_for("", (ip_interface(ip),))))
+
+
+def refuse_resting(tx: Tx, net: Network, addresses: Iterable[Interface], mac: str) -> None:
+    """Raise `Taken` for an address that neighbours still know under another MAC: nothing tells them over a tunnel."""
+    known = tx.resting(net.id) if net.scope == "global" else {}
+    for address in addresses:
+        if (old := known.get(address.ip, mac)) != mac:
+            raise Taken(
+                f"{address.ip} was at {old} until a moment ago, and other containers remember that: wait a minute, or"
+                f" give --mac {old} or another --ip"
+            )
 
 
 def readdress(parts: Parts) -> None:
@@ -117,7 +149,13 @@ def moved(parts: Parts) -> bool:
 
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
-    placed = [parts.placed(net) for net in networks if net.scope == "global"]
+    spanning = [net for net in networks if net.scope == "global"]
+    host = parts.kernel.host() if spanning else None
+    placed = [
+        parts.spanning.placed(net, host)
+        for net in spanning
+        if host is not None and not parts.spanning.misfit(net, host)
+    ]
     try:
         tx.hosts()
     except Refused:

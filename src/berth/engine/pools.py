@@ -13,11 +13,11 @@ from datetime import datetime
 from ipaddress import ip_address, ip_interface, ip_network
 
 from berth import ipam
-from berth.engine import leases, vet
+from berth.engine import joined, leases, peers, vet
 from berth.engine.parts import Parts
 from berth.errors import Exhausted, Invalid, NotFound, Taken
 from berth.model import Address, Grant, Interface, Lease, LeaseRecord, Network, Pool, PoolRequest
-from berth.seams import HeldPool, Tx
+from berth.seams import HeldPool, Ledger, Tx
 
 _OWNER = re.compile(r"berth/([0-9a-f.:]+/[0-9]{1,3})(?:/([0-9a-f.:]+/[0-9]{1,3}))?")  # as `ipam.pool_for` makes it
 _GRACE = 60  # seconds after which an address that no endpoint has is nobody's: Docker retries a call for 15
@@ -33,11 +33,13 @@ def request_pool(parts: Parts, asked: PoolRequest) -> Pool:
 
 def _hold(parts: Parts, tx: Tx, asked: PoolRequest) -> HeldPool:
     """One holder more of a pool that is held, or the first."""
+    shared = joined.pool(tx, asked)
     host = replace(parts.kernel.host(), networks=tuple(tx.networks()))
-    pool = ipam.pool_for(asked, host, [entry.pool for entry in tx.held_pools()], parts.identity())
+    pool = shared or ipam.pool_for(asked, host, [entry.pool for entry in tx.held_pools()], parts.identity())
     before = tx.held_pool(pool.owner)
     if before is None:
-        ipam.reserve(pool, tx.ledger("", pool))
+        if shared is None:
+            ipam.reserve(pool, tx.ledger("", pool))
         before = HeldPool(pool, 0, 0)
     held = HeldPool(before.pool, before.holders + 1, _seconds(parts))
     tx.save_pool(held)
@@ -103,7 +105,7 @@ def request_gateway(parts: Parts, owner: str, wanted: Address | None) -> Interfa
             if pool.subnet.version == 6:
                 return _interface(pool, pool.subnet.network_address)
             raise Invalid(f"this host has no router in {pool.subnet}: name the LAN's with --gateway")
-        ledger = tx.ledger("", pool)
+        ledger = _ledger(tx, pool)
         address = wanted if wanted is not None else _first(pool, tx)
         ipam.check(replace(pool, gateway=address))
         ipam.take(pool, ledger, address)
@@ -129,7 +131,11 @@ def request_address(parts: Parts, owner: str, wanted: Address | None, holder: st
             elif wanted is not None and wanted in (*pool.reserved, pool.gateway) and not _users(tx, owner):
                 return _interface(pool, wanted)  # as --aux-address: never given anyway
             else:
+                if (net := _over_hosts(tx, pool)) is not None and wanted in {a for p in net.pools for _, a in p.aux}:
+                    return _interface(pool, wanted)  # another host's Docker has asked for it with the network
                 address = _take(tx, pool, wanted, holder, now, held)
+                if net is not None:
+                    tx.claim(net.id, address)
             tx.save_grant(Grant(owner, address, holder, now))
     return _interface(pool, address)
 
@@ -143,7 +149,7 @@ def _vet(parts: Parts, owner: str, wanted: Address | None, holder: str) -> froze
             return frozenset()  # another driver's network, or none yet: which bridge it will be on is not known
         before = _before(tx, pool, holder, _seconds(parts)) if wanted is None else None
         first = wanted if before is None else before.address
-        given = first is None or tx.ledger("", pool).covering(int(first)) is not None
+        given = first is None or _ledger(tx, pool).covering(int(first)) is not None
     if wanted is not None:
         vet.refuse_held(parts, net, [] if given else [wanted], {vet.mine_at(net, wanted)})
         return frozenset()
@@ -176,7 +182,7 @@ def grant_lease(parts: Parts, owner: str, lease: Lease, holder: str) -> Interfac
         pool = _held(parts, tx, owner).pool
         address = leases.interface(pool, lease).ip
         now = _seconds(parts)
-        ledger, before = tx.ledger("", pool), tx.lease_at(address)
+        ledger, before = _ledger(tx, pool), tx.lease_at(address)
         same = before is not None and before.lease.request.client_id == lease.request.client_id
         if not same or address in _in_use(tx, _users(tx, owner)) or ledger.covering(int(address)) is None:
             ipam.take(pool, ledger, address)
@@ -233,12 +239,14 @@ def _asked_before(tx: Tx, owner: str, wanted: Address, holder: str, now: float) 
 
 
 def _take(tx: Tx, pool: Pool, wanted: Address | None, holder: str, now: float, held: frozenset[Address]) -> Address:
-    ledger = tx.ledger("", pool)
+    ledger = _ledger(tx, pool)
     if wanted is None:
         before = _before(tx, pool, holder, now)
         at_hand = before is not None and before.released is not None and before.address not in held
         if before is not None and at_hand and ledger.covering(int(before.address)) is None:
             return ipam.take(pool, ledger, before.address)
+    if (net := _over_hosts(tx, pool)) is not None:
+        held |= peers.resting(tx, net, None)
     try:
         return ipam.take(pool, ledger, wanted, held)
     except (Exhausted, Taken):
@@ -280,7 +288,9 @@ def _in_use(tx: Tx, users: Sequence[Network]) -> set[Address]:
 
 
 def _release(tx: Tx, pool: Pool, grant: Grant, now: float) -> None:
-    ipam.give_back(pool, tx.ledger("", pool), grant.address)
+    net = _over_hosts(tx, pool)
+    if net is None or tx.disclaim(net.id, grant.address):
+        ipam.give_back(pool, _ledger(tx, pool), grant.address)
     record = tx.lease_at(grant.address) or next((r for r in tx.leases() if r.shown == str(grant.address)), None)
     if record is not None and record.pool == pool.owner:
         tx.drop_lease(record.lease.request.key)
@@ -304,6 +314,17 @@ def _users(tx: Tx, owner: str) -> list[Network]:
     return [net for net in tx.networks() if any(pool.owner == owner for pool in net.pools)]
 
 
+def _over_hosts(tx: Tx, pool: Pool) -> Network | None:
+    """The network over several hosts that has the pool."""
+    return next((net for net in _users(tx, pool.owner) if net.scope == "global"), None)
+
+
+def _ledger(tx: Tx, pool: Pool) -> Ledger:
+    """The pool's taken addresses: those of all hosts, where they share it."""
+    net = _over_hosts(tx, pool)
+    return tx.ledger("" if net is None else net.id, pool)
+
+
 def _held(parts: Parts, tx: Tx, owner: str) -> HeldPool:
     """The pool of that id. One that Docker still has and Berth no longer is held again: the id says all of it."""
     held = tx.held_pool(owner)
@@ -320,7 +341,7 @@ def _held(parts: Parts, tx: Tx, owner: str) -> HeldPool:
 
 
 def _first(pool: Pool, tx: Tx) -> Address:
-    ledger = tx.ledger("", pool)
+    ledger = _ledger(tx, pool)
     for number in range(1, pool.subnet.num_addresses - 1):
         if ledger.covering(int(pool.subnet[number])) is None:
             return pool.subnet[number]

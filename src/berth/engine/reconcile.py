@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from berth.doctor.facts import Records
-from berth.engine import peers
+from berth.engine import overlays, peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
 from berth.errors import BerthError, Taken
@@ -63,7 +63,7 @@ def examine(parts: Parts) -> Records:
         return _examine_held(parts, None)
     if plan or gone or found.interrupted:
         return _examine_held(parts, plan)
-    return Records(found.networks, found.endpoints, leases=found.leases)
+    return Records(found.networks, found.endpoints, leases=found.leases, spanned=overlays.examine(parts))
 
 
 def _examine_held(parts: Parts, suspected: Plan | None) -> Records:
@@ -81,7 +81,8 @@ def _examine_held(parts: Parts, suspected: Plan | None) -> Records:
             plan = diff(want, parts.kernel.read(scope)) if scope.keys else Plan()
         except Taken as error:
             refusal = str(error)
-    return Records(found.networks, found.endpoints, tuple(gone), plan, refusal, found.interrupted, found.leases)
+    records = Records(found.networks, found.endpoints, tuple(gone), plan, refusal, found.interrupted, found.leases)
+    return replace(records, spanned=overlays.examine(parts))
 
 
 def _due(parts: Parts, found: _Recorded) -> tuple[list[Endpoint], State, Scope]:

@@ -10,7 +10,7 @@ IPv4Address('192.168.2.2')
 from berth.ipam.checks import check, overlap
 from berth.ipam.choose import free, give_back, reserve, take
 from berth.ipam.defaults import default_subnet, ula_subnet
-from berth.ipam.held import on_lan, pool_for
+from berth.ipam.held import on_lan, owner, pool_for
 
 __all__ = [
     "check",
@@ -19,6 +19,7 @@ __all__ = [
     "give_back",
     "on_lan",
     "overlap",
+    "owner",
     "pool_for",
     "reserve",
     "take",

@@ -26,7 +26,7 @@ def pool_for(asked: PoolRequest, host: Host, held: Sequence[Pool], seed: str) ->
     """
     others = [*held, *(pool for net in host.networks for pool in net.pools)]
     subnet = _subnet(asked, host, [pool.subnet for pool in others], seed)
-    pool = Pool(subnet, ip_range=asked.ip_range, owner=_owner(subnet, asked.ip_range))
+    pool = Pool(subnet, ip_range=asked.ip_range, owner=owner(subnet, asked.ip_range))
     for other in others:
         if other.owner != pool.owner and overlap(subnet, other.subnet):
             raise Taken(f"subnet {subnet} overlaps {other.subnet} of another network: choose another --subnet")
@@ -41,7 +41,8 @@ def on_lan(pool: Pool) -> bool:
     return bool(pool.reserved)
 
 
-def _owner(subnet: Subnet, ip_range: Subnet | None) -> str:
+def owner(subnet: Subnet, ip_range: Subnet | None) -> str:
+    """The id of a pool, which says all of it."""
     return f"berth/{subnet}" + (f"/{ip_range}" if ip_range is not None else "")
 
 

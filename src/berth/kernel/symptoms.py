@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from berth.doctor.facts import Facts, ForeignChain, Keeping, Overlap, Records, Unreached, is_cable, own_bridges
-from berth.kernel import docker, inquiries, neighbours, nft, nft_text, read, sysctl
+from berth.kernel import docker, inquiries, neighbours, nft, nft_text, read, sysctl, underlay
 from berth.kernel.netlink import NETFILTER, Netlink
 from berth.model import Address, Endpoint, Host, PortMapping
 from berth.seams import WhoHas
@@ -44,6 +44,7 @@ def gather(records: Records, ways: Ways) -> Facts:
     facts = Facts(records, host, strict=_strict(host), foreign=tuple(_foreign(records)), now=time.time())
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         asked = {question: pool.submit(ways.who_has, *question, via=via) for question, via in _questions(facts)}
+        probed = pool.submit(underlay.probe, records.spanned.peers)
         offered = [
             (net, pool.submit(ways.offered, net.bridge, *span)) for net in records.flat for span in records.ranges(net)
         ]
@@ -63,6 +64,7 @@ def gather(records: Records, ways: Ways) -> Facts:
             deaf=tuple(filter(None, (told.result() for told in deaf))),
             unheard=unheard.result(),
             unreached=tuple(inquiries.followed(facts, lost.result(), ways.who_has)),
+            probed=probed.result(),
         )
 
 
@@ -147,7 +149,7 @@ def _strict(host: Host) -> frozenset[str]:
 
 def _foreign(records: Records) -> Iterator[ForeignChain]:
     """The FORWARD chains of others that drop by policy, where anything is routed through them."""
-    if not any(net.driver == "bridge" and not net.internal for net in records.networks):
+    if not any(net.nat and not net.internal for net in records.networks):
         return
     for chain in nft.base_chains(Netlink.kept(NETFILTER)):
         theirs = not nft.marked(chain.family, chain.table) and (chain.family, chain.table) not in _KNOWN

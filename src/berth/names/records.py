@@ -58,7 +58,7 @@ def places(networks: Iterable[Network], endpoints: Iterable[Endpoint]) -> frozen
             inside.setdefault((ep.sandbox.path, ep.sandbox.identity), []).append(ep.network)
     found = {Place(path, identity, RESOLVER, tuple(ids), ()) for (path, identity), ids in inside.items()}
     for net in known.values():
-        if net.driver == "bridge" and net.bridge_address:
+        if net.nat and net.bridge_address:
             subnets = tuple(pool.subnet for pool in net.pools)
             gateways = [str(pool.gateway) for pool in net.pools if pool.gateway is not None]
             found |= {Place("", "", gateway, (net.id,), subnets) for gateway in gateways}
@@ -82,7 +82,7 @@ def view(asker: Collection[str], networks: Iterable[Network], endpoints: Sequenc
             _add(found, pointers, net, [ep for ep in endpoints if ep.network == net.id])
         for name, known in found.items():
             addresses.setdefault(name, tuple(dict.fromkeys(known)))
-    subnets = tuple(pool.subnet for net in own + others if net.driver == "bridge" for pool in net.pools)
+    subnets = tuple(pool.subnet for net in own + others if net.nat for pool in net.pools)
     zones = {net.name.lower() for net in own} | {domain for net in own if (domain := net.naming_option("domain"))}
     return View(addresses, pointers, subnets, tuple(sorted(zones)), _upstream(own, endpoints))
 

@@ -9,8 +9,11 @@ Below the prefix:
     seen/network/ID                     a global network
     seen/host/ID, seen/endpoint/NETWORK/ID, name/NETWORK/NAME    on the host's lease: gone with it
     pool/NETWORK/SUBNET/cursor, run/N   the taken addresses of a network, as runs
-    held/NETWORK/ADDRESS                for which host and endpoint one was taken
+    held/NETWORK/ADDRESS                for which host and endpoint one was taken; for no endpoint yet: Docker has it
+    rest/NETWORK/ADDRESS                the MAC that an address had until a moment ago
+    joined/NETWORK/HOST/ID              what a host's Docker calls a network
     gone/HOST, grace/HOST               a host whose lease ran out; until its addresses are freed
+    node/HOST, drained/HOST, dead/HOST  see `nodes`
     lock, last/HOST                     see `keyspace`
 """
 
@@ -18,19 +21,22 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
 import msgspec
 
 from berth import ipam, schema
-from berth.errors import NotFound, Refused, Taken, Unsupported
-from berth.model import Address, Endpoint, HostRecord, Network, Pool, Sandbox
+from berth.errors import NotFound, Refused, Taken
+from berth.model import Address, Endpoint, HostRecord, Network, Node, Placement, Pool, Sandbox
 from berth.seams import Ledger
+from berth.store import nodes
 from berth.store.gateway import Away
 from berth.store.keyspace import Value, View
 from berth.store.sqlite import SqliteTx, Transaction
+
+_ID = 64  # digits of an id
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -89,7 +95,28 @@ class SharedTx(SqliteTx):
             return local
         nets = self._global()
         by_name = next((net for net in nets.values() if net.name == name_or_id), None)
-        return by_name or nets.get(name_or_id)
+        return by_name or nets.get(name_or_id) or self._joined(nets, name_or_id)
+
+    def _joined(self, nets: Mapping[str, Network], ident: str) -> Network | None:
+        """The network that this host's Docker means by an id of its own. Raises `Away`."""
+        if len(ident) != _ID:
+            return None
+        found = (key.split("/") for key in self.etcd.range("joined/"))
+        return next((nets.get(net) for _, net, host, known in found if (host, known) == (self._host, ident)), None)
+
+    def join(self, network: str, ident: str) -> None:
+        """Note what this host's Docker calls a network. Raises `Away`."""
+        self.etcd.put(f"joined/{network}/{self._host}/{ident}", b"")
+
+    def leave(self, network: str, ident: str) -> bool:
+        """Forget that; whether some Docker still uses the network. Raises `Away`."""
+        self.etcd.delete(f"joined/{network}/{self._host}/{ident}")
+        return bool(self.etcd.range(f"joined/{network}/"))
+
+    def joined(self) -> Sequence[str]:
+        """What this host's Docker calls networks. Raises `Away`."""
+        found = (key.split("/") for key in self.etcd.range("joined/"))
+        return [ident for _, _, host, ident in found if host == self._host]
 
     def networks(self) -> Sequence[Network]:
         local = [net for net in super().networks() if net.scope == "local"]
@@ -113,8 +140,7 @@ class SharedTx(SqliteTx):
         if net.scope == "local":
             super().save_network(net)
             return
-        if any(pool.owner for pool in net.pools):
-            raise Unsupported(f"network {net.name}: pools of Docker's IPAM driver are not shared between hosts")
+        nodes.check_format(self.etcd)
         for value in self.etcd.range("seen/network/").values():
             other = schema.load_network(value.data)
             if other.id == net.id:
@@ -139,7 +165,7 @@ class SharedTx(SqliteTx):
             if count := self.count(identity):
                 raise Taken(f"the network has {count} endpoints, here or on other hosts: detach them first")
             self.etcd.delete(f"seen/network/{identity}")
-            for kind in ("pool", "held"):
+            for kind in ("pool", "held", "joined", "rest"):
                 self.etcd.drop(f"{kind}/{identity}/")
         super().drop_network(identity)
 
@@ -180,12 +206,15 @@ class SharedTx(SqliteTx):
             return
         if ep.host not in ("", self._host):
             raise Refused(f"endpoint {ep.name} is on host {ep.host}: change it there")
-        self.etcd.ask(_name(ep), *(_held(ep, interface.ip) for interface in ep.addresses))
+        drained = nodes.drained(self._host)
+        self.etcd.ask(_name(ep), drained, *(_held(ep, interface.ip) for interface in ep.addresses))
         net = self.etcd.get(f"seen/network/{ep.network}")
         if net is None:
             raise NotFound("the network was removed by another host just now")
         ep = replace(ep, host=self._host)
         before = super().endpoint(ep.id)
+        if before is None and self.etcd.get(drained) is not None:
+            raise Refused("this node is drained: attach on another one, or `berth node undrain` it")
         if before is not None and before.name != ep.name:
             self._drop_name(before)
         self._copy(schema.load_network(net.data))
@@ -219,7 +248,19 @@ class SharedTx(SqliteTx):
             value = self.etcd.get(_held(ep, address))
         except Away:
             return False
-        return free if value is None else held(value) == Held(self._host, ep.id)
+        return free if value is None else held(value) in (Held(self._host, ep.id), Held(self._host, ""))
+
+    def claim(self, network: str, address: Address) -> None:
+        """Hold an address for this host's Docker, before it has an endpoint for it."""
+        self.etcd.put(f"held/{network}/{address}", msgspec.json.encode(Held(self._host, "")))
+
+    def disclaim(self, network: str, address: Address) -> bool:
+        """Hold it no longer; whether it was this host's still. Raises `Away`."""
+        value = self.etcd.get(f"held/{network}/{address}")
+        if value is not None and held(value).host != self._host:
+            return False
+        self.etcd.delete(f"held/{network}/{address}")
+        return True
 
     def drop_endpoint(self, identity: str) -> None:
         """Drop one of this host's endpoints. While etcd is away the others hear of it later (`register`, `expire`)."""
@@ -235,8 +276,21 @@ class SharedTx(SqliteTx):
         self.etcd.delete(f"seen/endpoint/{ep.network}/{ep.id}")
         self._drop_name(ep)
         for interface in ep.addresses:
-            if self.holds(ep, interface.ip):
+            if not self.holds(ep, interface.ip):
+                continue
+            rest = self.etcd.space.rest_lease()
+            self.etcd.put(f"rest/{ep.network}/{interface.ip}", ep.mac.encode(), rest)
+            if ep.placement is Placement.HANDOVER:  # Docker has the address until it gives it back
+                self.claim(ep.network, interface.ip)
+            else:
                 self.etcd.delete(_held(ep, interface.ip))
+
+    def resting(self, network: str) -> Mapping[Address, str]:
+        """The MACs that addresses of a global network had until a moment ago: neighbours still remember them."""
+        if not self._is_global(network):
+            return {}
+        found = self.etcd.range(f"rest/{network}/").items()
+        return {ip_address(key.rpartition("/")[2]): value.data.decode() for key, value in found}
 
     def reclaim(self, ep: Endpoint) -> bool:
         """Let the others see an endpoint again; False, and nothing done, when an address is another's by now."""
@@ -280,7 +334,7 @@ class SharedTx(SqliteTx):
             self.etcd.delete(_name(ep))
 
     def ledger(self, network: str, pool: Pool) -> Ledger:
-        if pool.owner or not self._is_global(network):
+        if not network or not self._is_global(network):
             return super().ledger(network, pool)
         return SharedLedger(self.etcd, network, pool)
 
@@ -294,10 +348,12 @@ class SharedTx(SqliteTx):
         """Change what the others know of this host, or begin to be seen by them. Raises `Refused`, `Away`."""
         if host.id != self._host:
             raise Refused(f"host {host.id} is not this one ({self._host}): each host says itself what it is")
+        nodes.check_format(self.etcd)
         there = self.etcd.get(f"seen/host/{host.id}")
         space = self.etcd.space
         self.etcd.put(f"seen/host/{host.id}", schema.dump(host), there.lease if there else space.grant(space.ttl))
-        for mark in ("gone", "grace"):
+        nodes.save(self.etcd, host)
+        for mark in ("gone", "grace", "dead"):
             if self.etcd.get(f"{mark}/{host.id}") is not None:
                 self.etcd.delete(f"{mark}/{host.id}")
 
@@ -310,6 +366,18 @@ class SharedTx(SqliteTx):
         if host is not None:
             self.etcd.space.gateway.call("/v3/lease/revoke", {"ID": str(host.lease)})
             self.etcd.delete(f"seen/host/{identity}")
+
+    def nodes(self) -> Sequence[Node]:
+        """All hosts that were ever registered and not removed since, by name. Raises `Away`."""
+        holders = ((of.host, of.endpoint) for of in map(held, self.etcd.range("held/").values()))
+        return nodes.every(self.etcd, holders)
+
+    def drain(self, host: str, *, on: bool) -> None:
+        """Let a host take no new endpoints, or again. Raises `Away`."""
+        if on:
+            self.etcd.put(nodes.drained(host), b"")
+        else:
+            self.etcd.delete(nodes.drained(host))
 
 
 class SharedLedger:

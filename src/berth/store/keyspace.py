@@ -20,6 +20,7 @@ _LOCK = 8  # seconds after which a dead process's lock is gone
 _REUSE = 2.0  # seconds for which a lease serves further transactions; what is left is for the block
 _WAIT = 30.0  # seconds for another's transaction
 _PAUSES = (0.002, 0.05)  # seconds between two tries, at first and at last
+REST = 60  # seconds: neighbours ask again for an address that they have not heard of for so long (arp(7))
 _MOST = 120  # operations of one transaction; etcd takes 128 (--max-txn-ops)
 
 
@@ -40,6 +41,7 @@ class Keyspace:
         self.prefix = prefix
         self.host = host
         self._lease, self._until = 0, 0.0
+        self._rest, self._rest_until = 0, 0.0
 
     def full(self, key: str) -> bytes:
         """A key as etcd has it."""
@@ -72,9 +74,16 @@ class Keyspace:
             self._lease = self.grant(_LOCK)
         return self._lease
 
+    def rest_lease(self) -> int:
+        """A lease for what others remember for a while, of some `REST` seconds; many share it."""
+        if time.monotonic() >= self._rest_until:
+            self._rest_until = time.monotonic() + REST / 2
+            self._rest = self.grant(REST + REST // 2)
+        return self._rest
+
     def forget_lease(self) -> None:
-        """The lease is known to be gone, as after all of etcd was lost."""
-        self._until = 0.0
+        """The leases are known to be gone, as after all of etcd was lost."""
+        self._until = self._rest_until = 0.0
 
 
 class View:
@@ -248,6 +257,7 @@ class View:
         except Refused as error:
             self.abort()
             if "lease not found" in str(error):
+                space.forget_lease()
                 raise Refused("this host's lease ran out just now, as it does when etcd was away: try again") from None
             raise
         if not answer.get("succeeded") and ops:

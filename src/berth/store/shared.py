@@ -13,6 +13,7 @@ from pathlib import Path
 
 from berth import durable
 from berth.model import Contact, Endpoint, HostRecord
+from berth.store import nodes
 from berth.store.etcd import SharedTransaction, SharedTx, held
 from berth.store.gateway import Away, Gateway, Members
 from berth.store.keyspace import Keyspace, View
@@ -135,6 +136,7 @@ class SharedStore(SqliteStore):
             tx.etcd.delete(f"gone/{host}")
         for host in silent - gone:
             tx.etcd.put(f"gone/{host}", b"")
+            nodes.missed(tx.etcd, host)
             tx.etcd.put(f"grace/{host}", b"", self._space.grant(self.terms.grace))
 
     def _over(self, tx: SharedTx) -> set[str]:
@@ -146,8 +148,15 @@ class SharedStore(SqliteStore):
     def _left_behind(self, tx: SharedTx) -> list[str]:
         """What etcd holds for endpoints that this host does not have (any more)."""
         mine = {ep.id for ep in tx.endpoints()}
-        found = tx.etcd.range("held/").items()
-        return [key for key, of in ((k, held(v)) for k, v in found) if of.host == self.host and of.endpoint not in mine]
+        grants = (grant for pool in tx.held_pools() for grant in tx.grants(pool.pool.owner))
+        docker = {str(grant.address) for grant in grants if grant.released is None}
+        held_here = ((k, held(v)) for k, v in tx.etcd.range("held/").items())
+        return [
+            key
+            for key, of in held_here
+            if of.host == self.host
+            and (of.endpoint not in mine if of.endpoint else key.rpartition("/")[2] not in docker)
+        ]
 
     def _free(self, which: Callable[[SharedTx], list[str]]) -> tuple[str, ...]:
         """Free addresses by their keys, some at a time: asked for anew each time, since others go on meanwhile."""
@@ -158,6 +167,19 @@ class SharedStore(SqliteStore):
                 freed |= {tx.free(key): None for key in keys[:_AT_ONCE]}
             if len(keys) <= _AT_ONCE:
                 return tuple(filter(None, freed))
+
+    def remove(self, host: str) -> tuple[str, ...]:
+        """Forget a host and free what it holds, at once; one that lives registers again, with what is still free.
+
+        Gives the ids of its endpoints. Raises what a transaction raises.
+        """
+        with self.write() as tx:
+            alive = tx.etcd.get(f"seen/host/{host}") is not None
+            tx.drop_host(host)
+        freed = self._free(lambda tx: [key for key, holder in _holders(tx).items() if holder == host])
+        with self.write() as tx:
+            nodes.forget(tx.etcd, host, alive=alive)
+        return freed
 
     def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
         """Tell the ids of global networks that changed, from a thread; none: anything may have. Gives how to stop."""

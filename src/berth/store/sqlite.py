@@ -7,7 +7,7 @@ does not wait for the disk. Either way the file stays consistent.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import msgspec
 
 from berth import schema
 from berth.errors import Denied, Invalid, Refused, Unsupported
-from berth.model import Address, Endpoint, Grant, HostRecord, LeaseRecord, Network, Pool, PortMapping, Sandbox
+from berth.model import Address, Endpoint, Grant, HostRecord, LeaseRecord, Network, Node, Pool, PortMapping, Sandbox
 from berth.seams import HeldPool, Intent, Ledger
 
 _VERSION = 3
@@ -339,6 +339,31 @@ class SqliteTx:
 
     def drop_host(self, identity: str) -> None:
         """Nothing to drop."""
+
+    def resting(self, network: str) -> Mapping[Address, str]:
+        """None: a host's own neighbours are told at once where an address is now."""
+        return {}
+
+    def claim(self, network: str, address: Address) -> None:
+        """Nothing: nobody else gives addresses from here."""
+
+    def disclaim(self, network: str, address: Address) -> bool:
+        return True
+
+    def join(self, network: str, ident: str) -> None:
+        """Nothing: a network of this host's alone has Docker's own id."""
+
+    def leave(self, network: str, ident: str) -> bool:
+        return False
+
+    def joined(self) -> Sequence[str]:
+        return ()
+
+    def nodes(self) -> Sequence[Node]:
+        return ()
+
+    def drain(self, host: str, *, on: bool) -> None:
+        raise Unsupported(f"no other host sees this store, so there is no node {host} to drain: use --store etcd://…")
 
 
 def _grant(row: tuple[str, str, str, float, float | None]) -> Grant:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from berth.doctor.facts import Facts
 from berth.doctor.report import Finding, Severity
+from berth.overlaid import Fdb, Neigh
 from berth.plan import Del, Op, subject
 from berth.state import NftPass, Sysctl
 
@@ -25,7 +26,7 @@ def drift(facts: Facts) -> Iterator[Finding]:
         yield Finding("drift", Severity.ERROR, message, why, _MEND, ours=True)
     ops = [op for op in facts.records.plan.ops if not isinstance(op, Del) and not _explained(op)]
     if ops:
-        yield Finding("drift", Severity.ERROR, f"not as it should be: {_few(ops)}", why, _MEND, ours=True)
+        yield Finding("drift", Severity.ERROR, f"not as it should be: {few(ops)}", why, _MEND, ours=True)
 
 
 def orphans(facts: Facts) -> Iterator[Finding]:
@@ -35,9 +36,9 @@ def orphans(facts: Facts) -> Iterator[Finding]:
         where = f"its sandbox {ep.sandbox.path}" if ep.sandbox.path else "its container"
         message = f"endpoint {ep.name}: {where} is gone"
         yield Finding("orphans", Severity.WARNING, message, why, _MEND, ours=True)
-    ops = [op for op in facts.records.plan.ops if isinstance(op, Del)]
+    ops = [op for op in facts.records.plan.ops if isinstance(op, Del) and not _explained(op)]
     if ops and not facts.records.gone:  # else it is what those have left
-        message = f"left behind, and nobody's: {_few(ops)}"
+        message = f"left behind, and nobody's: {few(ops)}"
         yield Finding("orphans", Severity.WARNING, message, why, _MEND, ours=True)
 
 
@@ -66,10 +67,10 @@ def foreign_forward_pass(facts: Facts) -> Iterator[Finding]:
 def _explained(op: Op) -> bool:
     """Whether another check says it better."""
     obj = subject(op)
-    return isinstance(obj, NftPass) or (isinstance(obj, Sysctl) and obj.name in _FORWARDING)
+    return isinstance(obj, NftPass | Fdb | Neigh) or (isinstance(obj, Sysctl) and obj.name in _FORWARDING)
 
 
-def _few(ops: Sequence[Op]) -> str:
+def few(ops: Sequence[Op]) -> str:
     """Some operations in words, each in one line."""
     lines = [str(op).split("\n", 1)[0] for op in ops]
     more = f" and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""

@@ -29,7 +29,7 @@ def foreign_forward_drop(facts: Facts) -> Iterator[Finding]:
 def foreign_forward_policy(facts: Facts) -> Iterator[Finding]:
     """Another program's FORWARD chain drops what the host routes for a NAT network."""
     for net in facts.records.networks:
-        for chain in facts.foreign if net.driver == "bridge" and not net.internal else ():
+        for chain in facts.foreign if net.nat and not net.internal else ():
             if net.bridge in chain.lets:
                 continue
             place = f"{chain.family} {chain.table} {chain.name}"

@@ -165,7 +165,7 @@ def _join(engine: Engine, chores: Chores, asked: m.Join) -> Json:
     options = dict(ep.options)
     prefix = options.get("iface_prefix") or net.ifname_prefix
     answer: Json = {"InterfaceName": {"SrcName": ep.ifname, "DstPrefix": prefix}, "StaticRoutes": _routes(net, ep)}
-    chores.learn(net.id)
+    chores.learn(asked.network_id)  # as this Docker calls it
     if asked.sandbox_key:
         chores.announce(ep.id, asked.sandbox_key)
     gateways = _gateways(net, ep) if options.get("gateway") != "false" else {}

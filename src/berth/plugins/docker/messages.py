@@ -166,14 +166,18 @@ def pool_request(asked: RequestPool) -> PoolRequest:
     """The pool that Docker asks for. Raises `Invalid`."""
     options = asked.options or {}
     for key in options:
-        if key not in ("parent", "bridge"):
-            raise Invalid(f"ipam option {key!r} is not known: parent=LINK is, for the LAN that a link carries")
+        if key not in ("parent", "bridge", "network"):
+            raise Invalid(
+                f"ipam option {key!r} is not known: parent=LINK is, for the LAN that a link carries, and network=NAME,"
+                " for one that other hosts have made"
+            )
     subnet = spec.parse_subnet(asked.pool, "subnet") if asked.pool else None
     return PoolRequest(
         subnet=subnet,
         ip_range=spec.parse_subnet(asked.sub_pool, "ip-range") if asked.sub_pool else None,
         version=subnet.version if subnet is not None else 6 if asked.v6 else 4,
         parent=options.get("parent") or options.get("bridge") or "",
+        network=options.get("network", ""),
     )
 
 

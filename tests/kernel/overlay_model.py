@@ -5,20 +5,31 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from berth.errors import BerthError
-from berth.model import Endpoint, Network
+from berth.model import Endpoint, HostRecord, Network
+from berth.spec import network_spec
 from berth.store.etcd import Held, held
 from berth.store.shared import SharedStore
 
 from .conftest import sh
-from .overlay_world import World
+from .overlay_hosts import UNDERLAY
+from .overlay_world import World, until
 
 Addresses = tuple[str, ...]
+
+
+RECOVERY = 90  # seconds for everybody to agree again, on a machine that has other work; some two are usual
+SUBNETS = ("10.50.0.0/28", "fd50::/124")  # small, so that addresses come round
+CONTAINERS = 9
 
 
 @dataclass
@@ -67,6 +78,16 @@ class Model:
         with self.store.read() as tx:
             runs = {k: v for k, v in tx.etcd.range(f"pool/{net.id}/").items() if "/run/" in k}
         return sum(int(value.data, 16) - int(key.rpartition("/")[2], 16) + 1 for key, value in runs.items())
+
+    def recovery(self, told: str, within: float = RECOVERY) -> float:
+        """The seconds until nothing is wrong; `told`: what is said of who does not recover."""
+        begins = time.monotonic()
+        while wrong := self.wrong():
+            if time.monotonic() > begins + within:
+                logs = "\n".join(f"--- {name}\n{self.world.log(name)[-3000:]}" for name in self.world.names)
+                pytest.fail("\n".join([told, *wrong, logs]))
+            time.sleep(0.2)
+        return time.monotonic() - begins
 
     # --- what is wrong --------------------------------------------------------------------------------------
 
@@ -230,3 +251,43 @@ def _difference(have: object, want: object) -> str:
     if isinstance(have, dict) and isinstance(want, dict):
         return f"too many {have.items() - want.items()}, missing {want.items() - have.items()}"
     return f"{have} instead of {want}"
+
+
+@contextmanager
+def met(directory: Path) -> Iterator[Model]:
+    """Three hosts that have met, a network `ov`, and some containers that are attached nowhere yet."""
+    world = World(3, directory)
+    store = SharedStore(directory / "observer.db", world.where, "/berth/", "observer")
+    model = Model(world, store, directory)
+    try:
+        world.start_members()
+        for name in world.names:
+            world.start(name)
+        for name in world.names:
+            until(lambda name=name: world.answers(name), f"no daemon on {name}")  # type: ignore[misc]
+        until(lambda: len(hosts(store)) == len(world.names), "not all hosts are registered")
+        create(world)
+        model.count_reserved()
+        for number in range(CONTAINERS):
+            name = f"c{number}"
+            model.containers[name] = Container(world.names[number % len(world.names)])
+            sh(f"ip netns add {name}; ip -n {name} link set lo up")
+        yield model
+    finally:
+        store.close()
+        world.close()
+
+
+def create(world: World) -> None:
+    """The network `ov`, on the first host."""
+    options = (f"underlay={UNDERLAY[4]}",)
+    client = world.daemon("h1")
+    client.create_network(network_spec(name="ov", driver="overlay", subnets=SUBNETS, ipv6=True, options=options))
+    client.close()
+
+
+def hosts(store: SharedStore) -> list[HostRecord]:
+    """Those that etcd knows of now."""
+    with suppress(BerthError), store.read() as tx:
+        return list(tx.hosts())
+    return []

@@ -19,72 +19,19 @@ from pathlib import Path
 import pytest
 
 from berth.errors import BerthError
-from berth.model import HostRecord
-from berth.store.shared import SharedStore
 
 from .conftest import Host, sh
-from .overlay_hosts import UNDERLAY
-from .overlay_model import Container, Model
-from .overlay_world import GRACE, TTL, World, until
+from .overlay_model import Container, Model, met
+from .overlay_world import GRACE, TTL
 
 SECONDS = int(os.environ.get("BERTH_CHAOS_SECONDS") or 30)
-RECOVERY = 90  # seconds for everybody to agree again, on a machine that has other work; some ten are usual
-SUBNETS = ("10.50.0.0/28", "fd50::/124")  # small, so that addresses come round
-CONTAINERS = 9
 pytestmark = pytest.mark.timeout(SECONDS + 400)
 
 
 @pytest.fixture
 def model(host: Host, tmp_path: Path) -> Iterator[Model]:
-    """Three hosts that have met, a network, and some containers that are attached nowhere yet."""
-    world = World(3, tmp_path)
-    store = SharedStore(tmp_path / "observer.db", world.where, "/berth/", "observer")
-    try:
-        world.start_members()
-        for name in world.names:
-            world.start(name)
-        for name in world.names:
-            until(lambda name=name: world.answers(name), f"no daemon on {name}")  # type: ignore[misc]
-        until(lambda: len(_hosts(store)) == 3, "not all hosts are registered")
-        create(world)
-        model = Model(world, store, tmp_path)
-        model.count_reserved()
-        for number in range(CONTAINERS):
-            name = f"c{number}"
-            model.containers[name] = Container(world.names[number % 3])
-            sh(f"ip netns add {name}; ip -n {name} link set lo up")
+    with met(tmp_path) as model:
         yield model
-    finally:
-        store.close()
-        world.close()
-
-
-def create(world: World) -> None:
-    """The network `ov`."""
-    from berth.spec import network_spec
-
-    client = world.daemon("h1")
-    client.create_network(
-        network_spec(
-            name="ov",
-            driver="overlay",
-            subnets=SUBNETS,
-            ip_ranges=(),
-            gateways=(),
-            aux=(),
-            ipv6=True,
-            internal=False,
-            labels=(),
-            options=(f"underlay={UNDERLAY[4]}",),
-        )
-    )
-    client.close()
-
-
-def _hosts(store: SharedStore) -> list[HostRecord]:
-    with suppress(BerthError), store.read() as tx:
-        return list(tx.hosts())
-    return []
 
 
 class Monkey:
@@ -274,7 +221,7 @@ def test_random_faults(model: Model) -> None:
         begun = len(monkey.history)
         monkey.round()
         history = monkey.history[begun:]
-        times.append(recovery(model, f"seed {seed}, round {len(times) + 1}: {', '.join(history)}"))
+        times.append(model.recovery(f"seed {seed}, round {len(times) + 1}: {', '.join(history)}"))
         print(f"round {len(times)}: all is well after {times[-1]:.1f} s: {', '.join(history)}", flush=True)
     middle = sorted(times)[len(times) // 2]
     counts = ", ".join(f"{what} {count}" for what, count in sorted(monkey.done.items()))
@@ -282,15 +229,3 @@ def test_random_faults(model: Model) -> None:
         f"seed {seed}: {len(times)} rounds, recovery {middle:.1f} s, {max(times):.1f} s at most; {counts};"
         f" {model.lost} endpoints lost their address"
     )
-
-
-def recovery(model: Model, told: str) -> float:
-    """The seconds until all is well."""
-    begins = time.monotonic()
-    while wrong := model.wrong():
-        if time.monotonic() > begins + RECOVERY:
-            print(told, *wrong, sep="\n", flush=True)
-            logs = "\n".join(f"--- {name}\n{model.world.log(name)[-3000:]}" for name in model.world.names)
-            pytest.fail("\n".join([told, *wrong, logs]))
-        time.sleep(0.5)
-    return time.monotonic() - begins

@@ -245,6 +245,6 @@ class World(Hosts):
 
 
 def _clock(skew: str) -> dict[str, str]:
-    """The environment of a process whose real-time clock is wrong by that; not faketime(1), which would stay between."""
+    """The environment of a process whose real-time clock is wrong by that."""
     library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     return {"LD_PRELOAD": str(library), "FAKETIME": skew, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}

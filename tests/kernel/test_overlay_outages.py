@@ -16,7 +16,7 @@ from berth.store.gateway import Gateway, b64
 
 from .conftest import Host, sh
 from .overlay_hosts import pings
-from .overlay_model import Model, met
+from .overlay_model import Model, hosts, met
 from .overlay_world import GRACE, TTL, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -94,6 +94,7 @@ def test_a_host_that_is_cut_off_catches_up(model: Model) -> None:
     world.kill("h2")
     world.start("h2", "-400d")
     tell("with clocks two years apart, all is well", model.recovery("clocks are skewed", 40))
+    assert len({host.since[:4] for host in hosts(model.store)}) == 3  # they were
     world.cut("h1", "store")
     for name in ("c4", "c5"):
         attach(model, name)

@@ -10,6 +10,7 @@ Below the prefix:
     seen/host/ID, seen/endpoint/NETWORK/ID, name/NETWORK/NAME    on the host's lease: gone with it
     pool/NETWORK/SUBNET/cursor, run/N   the taken addresses of a network, as runs
     held/NETWORK/ADDRESS                for which host and endpoint one was taken
+    born                                made with the first key: another one, and etcd was made anew
     gone/HOST, grace/HOST               a host whose lease ran out; until its addresses are freed
     lock, last/HOST                     see `keyspace`
 """
@@ -271,7 +272,10 @@ class SharedTx(SqliteTx):
         self.etcd.delete(key)
         if value is None:
             return ""
-        self.etcd.delete(f"seen/endpoint/{network}/{held(value).endpoint}")
+        seen = f"seen/endpoint/{network}/{held(value).endpoint}"
+        if (endpoint := self.etcd.get(seen)) is not None:  # its host lives, and detached it while etcd was away
+            self._drop_name(schema.load_endpoint(endpoint.data))
+            self.etcd.delete(seen)
         return held(value).endpoint
 
     def _drop_name(self, ep: Endpoint) -> None:

@@ -39,6 +39,7 @@ class Keyspace:
         self.gateway = gateway
         self.prefix = prefix
         self.host = host
+        self.doubt = False  # etcd went away while something was being made so, and nobody knows whether it was
         self._lease, self._until = 0, 0.0
 
     def full(self, key: str) -> bytes:
@@ -244,6 +245,7 @@ class View:
         try:
             answer = space.gateway.call("/v3/kv/txn", asked)
         except Away:
+            space.doubt = True
             raise
         except Refused as error:
             self.abort()

@@ -81,8 +81,11 @@ class Model:
 
     def recovery(self, told: str, within: float = RECOVERY) -> float:
         """The seconds until nothing is wrong; `told`: what is said of who does not recover."""
-        begins = time.monotonic()
+        begins, said = time.monotonic(), ""
         while wrong := self.wrong():
+            if time.monotonic() > begins + 5 and str(wrong) != said:
+                said = str(wrong)
+                print(f"after {time.monotonic() - begins:.1f} s still wrong: {'; '.join(wrong)}", flush=True)
             if time.monotonic() > begins + within:
                 logs = "\n".join(f"--- {name}\n{self.world.log(name)[-3000:]}" for name in self.world.names)
                 pytest.fail("\n".join([told, *wrong, logs]))

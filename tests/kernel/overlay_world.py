@@ -199,7 +199,7 @@ class World(Hosts):
 
     # --- asking ---------------------------------------------------------------------------------------------
 
-    def daemon(self, name: str, patience: float = 30) -> Client:
+    def daemon(self, name: str, patience: float = 12) -> Client:
         """A host's daemon, over its socket. Raises `OSError` where none listens."""
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(patience)

@@ -18,13 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from berth.errors import BerthError
+from berth.errors import BerthError, Exhausted, Taken
 
 from .conftest import Host, sh
 from .overlay_model import Container, Model, met
 from .overlay_world import GRACE, TTL
 
 SECONDS = int(os.environ.get("BERTH_CHAOS_SECONDS") or 30)
+LONG = TTL + 4 * GRACE  # seconds after which the addresses of who is silent are free
 pytestmark = pytest.mark.timeout(SECONDS + 400)
 
 
@@ -43,6 +44,7 @@ class Monkey:
         self.done: Counter[str] = Counter()
         self.history: list[str] = []
         self._busy: set[str] = set()  # containers that something is done with
+        self._silent: set[str] = set()  # hosts that the others will not hear of for a while
         self._faults: tuple[tuple[Callable[[], str], int], ...] = (
             (self._kill_daemon, 3),
             (self._pause_daemon, 2),
@@ -72,13 +74,14 @@ class Monkey:
                     self._change(pool)
                 time.sleep(self.random.choice((0, 0.05, 0.3, 1)))
             if self.random.random() < 0.3:  # long enough for hosts that are cut off to be given up
-                self._note("wait", f"{TTL + 2 * GRACE} s")
+                self._note("wait", f"{LONG} s")
                 self._outlast(pool)
             self.world.mend()
         self._busy.clear()
+        self._silent.clear()
 
     def _outlast(self, pool: ThreadPoolExecutor) -> None:
-        end = time.monotonic() + TTL + 3 * GRACE
+        end = time.monotonic() + LONG
         while time.monotonic() < end:
             time.sleep(1)
             self._change(pool)
@@ -97,8 +100,7 @@ class Monkey:
         name = self.random.choice(free)
         container = self.model.containers[name]
         if container.addresses is None:
-            taken = self.random.random() < 0.4  # by who may be gone
-            wanted = self.random.choice(sorted(self.model.given)) if taken and self.model.given else None
+            wanted = self._wanted()
             self._note("attach", f"{name} on {container.host} {wanted or ''}")
             pool.submit(self._attach, name, (wanted,) if wanted else ())
         else:
@@ -108,6 +110,13 @@ class Monkey:
             pool.submit(self._detach, name, host if move else None)
         self._busy.add(name)
 
+    def _wanted(self) -> str | None:
+        """An address that somebody has or had, rather one whose host is silent; None: any."""
+        silent = [name for host in self._silent for name in self.model.on(host)]
+        theirs = [address for name in silent for address in self.model.containers[name].addresses or ()]
+        had = sorted(theirs or self.model.given)
+        return self.random.choice(had) if had and self.random.random() < 0.5 else None
+
     def _has_power(self, container: Container) -> bool:
         return container.host not in self.world.off
 
@@ -116,8 +125,11 @@ class Monkey:
         container.sure = False
         try:
             self.model.attached(name, self.world.plug(container.host, name, *wanted))
+        except (Taken, Exhausted):
+            container.sure = True
+            self._busy.discard(name)
         except BerthError:
-            pass  # taken, or etcd is away, or the daemon was killed: `Model` finds out
+            pass  # etcd is away, or the daemon was killed: `Model` finds out
         except OSError:
             container.sure = True  # it was not even asked
         else:
@@ -151,6 +163,8 @@ class Monkey:
         self.world.kill(name)
         if self.random.random() < 0.6:
             self.world.start(name)
+        else:
+            self._silent.add(name)
         return name
 
     def _pause_daemon(self) -> str:
@@ -161,6 +175,7 @@ class Monkey:
     def _cut_store(self) -> str:
         name = self._some_host()
         self.world.cut(name, "store")
+        self._silent.add(name)
         return name
 
     def _cut_wire(self) -> str:
@@ -171,6 +186,7 @@ class Monkey:
     def _unplug(self) -> str:
         name = self._some_host()
         self.world.unplug(name)
+        self._silent.add(name)
         return name
 
     def _kill_member(self) -> str:

@@ -67,7 +67,7 @@ class Monkey:
                 self._sandboxes_again(name)
         with ThreadPoolExecutor(6) as pool:
             for _ in range(self.random.randint(6, 16)):
-                if self.random.random() < 0.3:
+                if self.random.random() < 0.35:
                     fault = self.random.choices([f for f, _ in self._faults], [w for _, w in self._faults])[0]
                     self._note(fault.__name__[1:].replace("_", " "), fault())
                 else:
@@ -81,6 +81,11 @@ class Monkey:
         self._silent.clear()
 
     def _outlast(self, pool: ThreadPoolExecutor) -> None:
+        """The others go on for as long as it takes until what silent hosts had is free."""
+        if not self._silent:
+            fault = self.random.choice((self._kill_daemon, self._cut_store, self._unplug))
+            self._note(fault.__name__[1:].replace("_", " "), fault())
+        self._busy |= {name for host in self._silent for name in self.model.on(host)}
         end = time.monotonic() + LONG
         while time.monotonic() < end:
             time.sleep(1)
@@ -115,7 +120,7 @@ class Monkey:
         silent = [name for host in self._silent for name in self.model.on(host)]
         theirs = [address for name in silent for address in self.model.containers[name].addresses or ()]
         had = sorted(theirs or self.model.given)
-        return self.random.choice(had) if had and self.random.random() < 0.5 else None
+        return self.random.choice(had) if had and self.random.random() < (0.8 if theirs else 0.3) else None
 
     def _has_power(self, container: Container) -> bool:
         return container.host not in self.world.off

@@ -39,6 +39,7 @@ class Container:
     host: str
     addresses: Addresses | None = None
     sure: bool = True
+    since: float = 0  # when it was given them
 
 
 @dataclass
@@ -49,15 +50,17 @@ class Model:
     store: SharedStore
     directory: Path
     containers: dict[str, Container] = field(default_factory=dict)
-    given: dict[str, set[str]] = field(default_factory=dict)  # who has ever had an address
+    given: dict[str, dict[str, float]] = field(default_factory=dict)  # by address and container, when it was last
     reserved: int = 0  # addresses that no endpoint gets
     lost: int = 0  # endpoints whose addresses went to others while their host was away
 
     def attached(self, name: str, addresses: Addresses) -> None:
         """An attach has succeeded."""
-        self.containers[name].addresses, self.containers[name].sure = addresses, True
+        now = time.monotonic()
+        container = self.containers[name]
+        container.addresses, container.sure, container.since = addresses, True, now
         for address in addresses:
-            self.given.setdefault(address, set()).add(name)
+            self.given.setdefault(address, {})[name] = now
 
     def on(self, host: str) -> list[str]:
         """The containers of a host, attached or not."""
@@ -82,8 +85,8 @@ class Model:
     def recovery(self, told: str, within: float = RECOVERY) -> float:
         """The seconds until nothing is wrong; `told`: what is said of who does not recover."""
         begins, said = time.monotonic(), ""
-        while wrong := self.wrong():
-            if time.monotonic() > begins + 5 and str(wrong) != said:
+        while (wrong := self.wrong()) or not self._sure():
+            if wrong and time.monotonic() > begins + 5 and str(wrong) != said:
                 said = str(wrong)
                 print(f"after {time.monotonic() - begins:.1f} s still wrong: {'; '.join(wrong)}", flush=True)
             if time.monotonic() > begins + within:
@@ -91,6 +94,13 @@ class Model:
                 pytest.fail("\n".join([told, *wrong, logs]))
             time.sleep(0.2)
         return time.monotonic() - begins
+
+    def _sure(self) -> bool:
+        """Whether it was known of everybody what to expect; it is from now on."""
+        unsure = [container for container in self.containers.values() if not container.sure]
+        for container in unsure:
+            container.sure = True
+        return not unsure
 
     # --- what is wrong --------------------------------------------------------------------------------------
 
@@ -128,11 +138,11 @@ class Model:
         container = self.containers[name]
         has = _addresses(ep) if ep is not None else None
         if has == container.addresses:
-            container.sure = True
-        elif not container.sure:
+            return
+        if not container.sure:
             if has is not None:
                 self.attached(name, has)
-            container.addresses, container.sure = has, True
+            container.addresses, container.sure = has, False  # a daemon that hung may still do as it was told
         elif has is None and container.addresses and self._went_to_others(name, container.addresses):
             container.addresses = None
             self.lost += 1
@@ -140,7 +150,8 @@ class Model:
             yield f"{name} on {container.host} has {has}, and was given {container.addresses}"
 
     def _went_to_others(self, name: str, addresses: Addresses) -> bool:
-        return any(self.given[address] - {name} for address in addresses)
+        since = self.containers[name].since
+        return any(when > since for address in addresses for who, when in self.given[address].items() if who != name)
 
     def _of_etcd(self, records: dict[str, dict[str, Endpoint]]) -> Iterator[str]:
         """What all hosts share says the same, of addresses, endpoints, names and hosts."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from berth import wire
+from berth import ipam, wire
 from berth.engine.engine import Engine
 from berth.engine.parts import forget
 from berth.errors import Denied, Invalid, Refused
@@ -102,6 +102,20 @@ def test_who_does_not_know_what_became_of_a_change_registers_again(own_etcd: Clu
     own_etcd.ready()
     assert not a.keep() and a.register(HostRecord("a", "a")) == () and a.keep()
     assert names(a, net) == {"one"} and taken(a, net) == {int(one.addresses[0].ip)}
+
+
+def test_what_this_host_has_and_etcd_does_not_is_registered_again(etcd: Cluster, host: MakeHost) -> None:
+    """As after a detach of another process's, which etcd has carried out and this host's records have not."""
+    a, b = host(etcd, "a"), host(etcd, "b")
+    net = make(a, network())
+    one, two = attach(a, net, "one"), attach(a, net, "two")
+    with a.write() as tx:
+        tx.withdraw(one)
+        ipam.give_back(net.pools[0], tx.ledger(net.id, net.pools[0]), one.addresses[0].ip)
+    assert names(b, net) == {"two"}
+    assert a.keep() and a.expire() == () and not a.keep()
+    assert a.register(HostRecord("a", "a")) == () and a.expire() == () and a.keep()
+    assert names(b, net) == {"one", "two"} and taken(b, net) == {int(ep.addresses[0].ip) for ep in (one, two)}
 
 
 def test_slow_answers(own_etcd: Cluster, host: MakeHost) -> None:

@@ -39,7 +39,7 @@ class Keyspace:
         self.gateway = gateway
         self.prefix = prefix
         self.host = host
-        self.doubt = False  # etcd went away while something was being made so, and nobody knows whether it was
+        self.doubt = False  # whether etcd may have another thing of this host's than the host itself
         self._lease, self._until = 0, 0.0
 
     def full(self, key: str) -> bytes:

@@ -13,7 +13,7 @@ from pathlib import Path
 from berth import durable, ipam
 from berth.errors import Taken
 from berth.model import Endpoint, HostRecord, Network
-from berth.store.etcd import SharedTransaction, SharedTx, held
+from berth.store.etcd import Held, SharedTransaction, SharedTx, held
 from berth.store.gateway import Gateway, Members
 from berth.store.keyspace import Keyspace, View
 from berth.store.sqlite import SqliteStore
@@ -67,8 +67,8 @@ class SharedStore(SqliteStore):
     def keep(self) -> bool:
         """Renew the lease, from any thread; False: `register` again. Raises what `Gateway.call` raises.
 
-        That is where there is no lease any more, or where etcd went away during a change: what it has of this host's
-        endpoints may be another thing than what this host has.
+        That is where there is no lease any more, or where what etcd has of this host's endpoints is, or may be,
+        another thing than what this host has, as when etcd went away during a change.
         """
         if self._space.doubt:
             return False
@@ -152,6 +152,8 @@ class SharedStore(SqliteStore):
         """
         with self.read() as tx:
             work = bool(self._silent(tx) or self._left_behind(tx))
+            if self._unclaimed(tx):  # as after a detach that etcd heard of and this host's records did not
+                self._space.doubt = True
         if not work:
             return ()
         with self.write() as tx:
@@ -184,6 +186,17 @@ class SharedStore(SqliteStore):
         mine = {ep.id for ep in tx.endpoints()}
         found = tx.etcd.range("held/").items()
         return [key for key, of in ((k, held(v)) for k, v in found) if of.host == self.host and of.endpoint not in mine]
+
+    def _unclaimed(self, tx: SharedTx) -> bool:
+        """Whether this host has endpoints whose addresses etcd does not hold for them, though it has their network."""
+        claims = {(key.split("/")[1], key.split("/")[2]): held(v) for key, v in tx.etcd.range("held/").items()}
+        nets = {key.rpartition("/")[2] for key in tx.etcd.range("seen/network/")}
+        return any(
+            claims.get((ep.network, str(interface.ip))) != Held(self.host, ep.id)
+            for ep in tx.endpoints()
+            if ep.network in nets
+            for interface in ep.addresses
+        )
 
     def _free(self, which: Callable[[SharedTx], list[str]]) -> tuple[str, ...]:
         """Free addresses by their keys, some at a time: asked for anew each time, since others go on meanwhile."""

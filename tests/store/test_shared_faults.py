@@ -7,13 +7,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from berth import wire
+from berth import ipam, wire
 from berth.engine.engine import Engine
+from berth.engine.parts import forget
 from berth.errors import Denied, Invalid, Refused
 from berth.model import HostRecord
 from berth.store.gateway import Away, Gateway, Members, members
@@ -55,6 +55,8 @@ def test_cut_off_this_host_s_own_goes_on(own_etcd: Cluster, host: MakeHost) -> N
     assert names(a, net) == {"two"} or names(a, net) == {"one", "two"}
     assert set(a.expire()) == {one.id}  # what was detached meanwhile is given back
     assert names(a, net) == {"two"} and taken(a, net) == {int(two.addresses[0].ip)}
+    with a.read() as tx:
+        assert not tx.named(net.id, "one")
     attach(a, net, "three")
 
 
@@ -69,13 +71,51 @@ def test_all_of_etcd_is_lost_and_made_anew(own_etcd: Cluster, host: MakeHost) ->
     own_etcd.lose_everything()
     own_etcd.start()
     own_etcd.ready()
-    assert not a.keep()
-    assert a.register(HostRecord("a", "a")) == (one.id,)  # its network is gone
+    b = host(own_etcd, "b")
+    other = make(b, network("other"))  # who came first made another network of what is free
     heard.clear()
-    again = make(a, replace(net, mtu=1400))
-    until(lambda: heard)
+    assert not a.keep()
+    assert a.register(HostRecord("a", "a")) == (one.id,)  # its own network has no room any more
+    with b.write() as tx:
+        tx.drop_network(other.id)
+    assert a.register(HostRecord("a", "a")) == (one.id,)  # and is made anew once only: it may have been removed
+    own_etcd.kill()
+    own_etcd.lose_everything()
+    own_etcd.start()
+    own_etcd.ready()
     assert a.register(HostRecord("a", "a")) == ()
-    assert names(a, again) == {"one"} and taken(a, again) == {int(one.addresses[0].ip)}
+    until(lambda: heard)
+    assert names(b, net) == {"one"} and taken(b, net) == {int(one.addresses[0].ip)}
+    b.register(HostRecord("b", "b"))
+    two = attach(b, net, "two")
+    assert names(a, net) == {"one", "two"} and taken(a, net) == {int(ep.addresses[0].ip) for ep in (one, two)}
+
+
+def test_who_does_not_know_what_became_of_a_change_registers_again(own_etcd: Cluster, host: MakeHost) -> None:
+    a = host(own_etcd, "a")
+    net = make(a, network())
+    one = attach(a, net, "one")
+    with pytest.raises(Away), a.write() as tx:
+        forget(tx, one.id)
+        own_etcd.pause()  # long enough for the asking to be given up; then it is carried out
+    own_etcd.go_on()
+    own_etcd.ready()
+    assert not a.keep() and a.register(HostRecord("a", "a")) == () and a.keep()
+    assert names(a, net) == {"one"} and taken(a, net) == {int(one.addresses[0].ip)}
+
+
+def test_what_this_host_has_and_etcd_does_not_is_registered_again(etcd: Cluster, host: MakeHost) -> None:
+    """As after a detach of another process's, which etcd has carried out and this host's records have not."""
+    a, b = host(etcd, "a"), host(etcd, "b")
+    net = make(a, network())
+    one, two = attach(a, net, "one"), attach(a, net, "two")
+    with a.write() as tx:
+        tx.withdraw(one)
+        ipam.give_back(net.pools[0], tx.ledger(net.id, net.pools[0]), one.addresses[0].ip)
+    assert names(b, net) == {"two"}
+    assert a.keep() and a.expire() == () and not a.keep()
+    assert a.register(HostRecord("a", "a")) == () and a.expire() == () and a.keep()
+    assert names(b, net) == {"one", "two"} and taken(b, net) == {int(ep.addresses[0].ip) for ep in (one, two)}
 
 
 def test_slow_answers(own_etcd: Cluster, host: MakeHost) -> None:

@@ -31,6 +31,7 @@ async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
             count += 1
             told = ""
         except BerthError as error:
+            known = False  # who knows how far it came
             if str(error) != told:  # etcd may be away for long
                 log.warning("%s", error)
             told = str(error)
@@ -40,10 +41,18 @@ async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
 
 
 async def _register(engine: Engine, worker: Worker) -> None:
-    for identity in await worker.run(lambda: engine.register(socket.gethostname())):
+    await worker.run(lambda: register(engine))
+
+
+def register(engine: Engine) -> None:
+    """Be seen by the others; the log tells whom that cost its address."""
+    for ep in engine.register(socket.gethostname()):
+        addresses = ", ".join(str(interface.ip) for interface in ep.addresses)
         log.warning(
-            "endpoint %s: its address went to another host while this one was gone: detach it, and attach it again",
-            identity[:12],
+            "endpoint %s: an address of its own (%s) went to another host while this one was gone, so it is detached:"
+            " attach it again",
+            ep.name,
+            addresses,
         )
 
 

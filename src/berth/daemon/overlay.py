@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 
+from berth.daemon import member
 from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
@@ -53,7 +53,7 @@ class Overlay:
     def _readdress(self) -> bool:
         """Tell the others where this host is reached, where that is not what they know; whether it was."""
         if moved := self._engine.moved():
-            self._engine.register(socket.gethostname())
+            member.register(self._engine)
             self._engine.readdress()
         return moved
 

@@ -216,9 +216,12 @@ class Engine:
         """Renew this host's lease on the shared store, from any thread; None: there is no such store."""
         return None if self._parts.shared is None else self._parts.shared.keep()
 
-    def register(self, name: str) -> tuple[str, ...]:
-        """Be seen by the other hosts; the ids of endpoints that were lost. See `engine.hosts`."""
-        return hosts.register(self._parts, name)
+    def register(self, name: str) -> tuple[Endpoint, ...]:
+        """Be seen by the other hosts, without the endpoints whose addresses are others' by now; those. See `hosts`."""
+        lost = hosts.register(self._parts, name)
+        for ep in lost:
+            self.release(ep.id)
+        return lost
 
     def expire(self) -> tuple[str, ...]:
         """Free the addresses of hosts that are gone for long; the ids of their endpoints."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from berth import __version__
 from berth.engine.parts import Parts
-from berth.model import Address, Host, HostRecord
+from berth.model import Address, Endpoint, Host, HostRecord
 
 
-def register(parts: Parts, name: str) -> tuple[str, ...]:
+def register(parts: Parts, name: str) -> tuple[Endpoint, ...]:
     """Tell the other hosts who this one is, and which endpoints it has.
 
-    Gives the ids of endpoints whose addresses were given to others while this host was gone: nobody else sees them.
-    Raises `Refused` when the store cannot be had.
+    Gives the endpoints whose addresses were given to others while this host was gone: they are to be released, since
+    two would answer to one address. Those whose network is gone are nobody's rivals, and stay. Raises `Refused` when
+    the store cannot be had.
     """
     if parts.shared is None:
         return ()
@@ -20,7 +21,11 @@ def register(parts: Parts, name: str) -> tuple[str, ...]:
             before = next((host for host in tx.hosts() if host.id == parts.shared.host), None)
         key = before.public_key if before is not None else ""
         record = HostRecord(parts.shared.host, name, underlay(parts.kernel.host()), key, parts.now(), __version__)
-        return parts.shared.register(record)
+        lost = parts.shared.register(record)
+        with parts.store.read() as tx:
+            tx.hosts()  # raises where the others cannot be asked: a network would seem to be there
+            found = [ep for ep in map(tx.endpoint, lost) if ep is not None]
+            return tuple(ep for ep in found if tx.network(ep.network) is not None)
 
 
 def expire(parts: Parts) -> tuple[str, ...]:

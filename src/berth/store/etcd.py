@@ -12,6 +12,7 @@ Below the prefix:
     held/NETWORK/ADDRESS                for which host and endpoint one was taken; for no endpoint yet: Docker has it
     rest/NETWORK/ADDRESS                the MAC that an address had until a moment ago
     joined/NETWORK/HOST/ID              what a host's Docker calls a network
+    born                                made with the first key: another one, and etcd was made anew
     gone/HOST, grace/HOST               a host whose lease ran out; until its addresses are freed
     node/HOST, drained/HOST, dead/HOST  see `nodes`
     lock, last/HOST                     see `keyspace`
@@ -325,7 +326,10 @@ class SharedTx(SqliteTx):
         self.etcd.delete(key)
         if value is None:
             return ""
-        self.etcd.delete(f"seen/endpoint/{network}/{held(value).endpoint}")
+        seen = f"seen/endpoint/{network}/{held(value).endpoint}"
+        if (endpoint := self.etcd.get(seen)) is not None:  # its host lives, and detached it while etcd was away
+            self._drop_name(schema.load_endpoint(endpoint.data))
+            self.etcd.delete(seen)
         return held(value).endpoint
 
     def _drop_name(self, ep: Endpoint) -> None:

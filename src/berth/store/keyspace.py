@@ -40,6 +40,7 @@ class Keyspace:
         self.gateway = gateway
         self.prefix = prefix
         self.host = host
+        self.doubt = False  # whether etcd may have another thing of this host's than the host itself
         self._lease, self._until = 0, 0.0
         self._rest, self._rest_until = 0, 0.0
 
@@ -253,6 +254,7 @@ class View:
         try:
             answer = space.gateway.call("/v3/kv/txn", asked)
         except Away:
+            space.doubt = True
             raise
         except Refused as error:
             self.abort()

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from berth import durable
-from berth.model import Contact, Endpoint, HostRecord
+from berth import durable, ipam
+from berth.errors import Taken
+from berth.model import Contact, Endpoint, HostRecord, Network
 from berth.store import nodes
-from berth.store.etcd import SharedTransaction, SharedTx, held
+from berth.store.etcd import Held, SharedTransaction, SharedTx, held
 from berth.store.gateway import Away, Gateway, Members
 from berth.store.keyspace import Keyspace, View
 from berth.store.sqlite import SqliteStore
@@ -39,6 +40,7 @@ class SharedStore(SqliteStore):
         super().__init__(path)
         self.host = host
         self.terms = terms
+        self._born = path.with_suffix(".etcd")  # the mark of the etcd that this host was last registered with
         self._where = where
         self._prefix = prefix
         self._space = Keyspace(Gateway(where), prefix, host, terms.ttl)
@@ -74,7 +76,13 @@ class SharedStore(SqliteStore):
         super().close()
 
     def keep(self) -> bool:
-        """Renew the lease, from any thread; False: there is none any more. Raises what `Gateway.call` raises."""
+        """Renew the lease, from any thread; False: `register` again. Raises what `Gateway.call` raises.
+
+        That is where there is no lease any more, or where what etcd has of this host's endpoints is, or may be,
+        another thing than what this host has, as when etcd went away during a change.
+        """
+        if self._space.doubt:
+            return False
         with self._beating:
             key = f"seen/host/{self.host}"
             start = time.monotonic()
@@ -93,9 +101,18 @@ class SharedStore(SqliteStore):
         Gives the ids of endpoints whose address was given to another in the meantime: they are not registered.
         Raises what a transaction raises.
         """
+        self._space.doubt = False
+        try:
+            return self._register(host)
+        except BaseException:
+            self._space.doubt = True
+            raise
+
+    def _register(self, host: HostRecord) -> tuple[str, ...]:
         self.keep()
         with self.write() as tx:
             tx.save_host(host)
+        self._restore()
         with self.read() as tx:
             mine = [ep for ep in tx.endpoints() if ep.host]
         lost: list[str] = []
@@ -104,6 +121,39 @@ class SharedStore(SqliteStore):
                 lost += [ep.id for ep in mine[start : start + _AT_ONCE] if self._is_lost(tx, ep)]
         self._free(self._left_behind)
         return tuple(lost)
+
+    def _restore(self) -> None:
+        """Give etcd the networks in use here, where it was made anew since this host was last registered.
+
+        It is known by a mark that the first host makes. Where the mark is the same, a network that is not there was
+        removed by somebody.
+        """
+        found = durable.read(self._born)
+        with self.write() as tx:
+            there = tx.etcd.get("born")
+            born = there.data.decode() if there is not None else secrets.token_hex(8)
+            if there is None:
+                tx.etcd.put("born", born.encode())
+        known = found[0].strip() if found is not None else born
+        if known != born:
+            for net in self._orphans():
+                with suppress(Taken), self.write() as tx:  # there may be another of that name, or with its addresses
+                    tx.save_network(net)
+                    for pool in net.pools:
+                        ipam.reserve(pool, tx.ledger(net.id, pool))
+        if found is None or known != born:
+            durable.write(self._born, f"{born}\n", 0o600)
+
+    def _orphans(self) -> list[Network]:
+        """The networks of endpoints here that etcd does not know. Raises `Away`."""
+        with self.read() as tx:
+            there = tx.etcd.range("seen/network/")
+            used = {ep.network for ep in tx.endpoints()}
+            return [
+                net
+                for net in tx.networks()
+                if net.id in used and net.scope == "global" and f"seen/network/{net.id}" not in there
+            ]
 
     def _is_lost(self, tx: SharedTx, ep: Endpoint) -> bool:
         """Claim an endpoint again; one that was detached meanwhile is no loss."""
@@ -117,6 +167,8 @@ class SharedStore(SqliteStore):
         """
         with self.read() as tx:
             work = bool(self._silent(tx) or self._left_behind(tx))
+            if self._unclaimed(tx):  # as after a detach that etcd heard of and this host's records did not
+                self._space.doubt = True
         if not work:
             return ()
         with self.write() as tx:
@@ -157,6 +209,17 @@ class SharedStore(SqliteStore):
             if of.host == self.host
             and (of.endpoint not in mine if of.endpoint else key.rpartition("/")[2] not in docker)
         ]
+
+    def _unclaimed(self, tx: SharedTx) -> bool:
+        """Whether this host has endpoints whose addresses etcd does not hold for them, though it has their network."""
+        claims = {(key.split("/")[1], key.split("/")[2]): held(v) for key, v in tx.etcd.range("held/").items()}
+        nets = {key.rpartition("/")[2] for key in tx.etcd.range("seen/network/")}
+        return any(
+            claims.get((ep.network, str(interface.ip))) != Held(self.host, ep.id)
+            for ep in tx.endpoints()
+            if ep.network in nets
+            for interface in ep.addresses
+        )
 
     def _free(self, which: Callable[[SharedTx], list[str]]) -> tuple[str, ...]:
         """Free addresses by their keys, some at a time: asked for anew each time, since others go on meanwhile."""
@@ -204,7 +267,7 @@ def host_id(path: Path) -> str:
         text = secrets.token_hex(8)
         draft = path.with_name(f".{path.name}.{text}")
         durable.write(draft, f"{text}\n", 0o600)
-        with contextlib.suppress(FileExistsError):  # another process was faster: its id stays
+        with suppress(FileExistsError):  # another process was faster: its id stays
             os.link(draft, path)
         durable.remove(draft)
         found = durable.read(path)

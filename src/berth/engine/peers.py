@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from berth.engine.followed import Followed
 from berth.engine.hosts import underlay
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
 from berth.errors import NotFound, Refused
 from berth.model import Endpoint, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
-from berth.plan import Plan
-from berth.seams import Scope, Tx
+from berth.plan import Op, Plan, diff
+from berth.seams import Heard, Scope, Turn, Tx
 from berth.state import Bridge, Obj, State, keys
 
 _ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh)
@@ -52,12 +53,52 @@ def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     with parts.store.read() as tx:
         tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
-        known = [(net, elsewhere(parts, tx, net)) for net in found]
-    return Plan(tuple(op for net, others in known for op in _settle_one(parts, net, others).ops))
+        known = [(parts.placed(net), elsewhere(parts, tx, net)) for net in found]
+        revision = tx.revision
+    ops: list[Op] = []
+    for gone in parts.following.networks.keys() - {net.id for net in found} if networks is None else networks:
+        parts.following.forget(gone)
+    for net, others in known:
+        ops += _settle_one(parts, net, others).ops
+        parts.following.note(net, revision, others)
+    return Plan(tuple(ops))
+
+
+def follow(parts: Parts, heard: Heard) -> Plan:
+    """Carry what other hosts changed to the kernel. It costs what was changed: nothing else is read or compared.
+
+    A network that is not followed yet is settled. Raises what `settle` raises; what failed is then followed no more.
+    """
+    turns: dict[str, list[Turn]] = {}
+    for turn in heard.turns:
+        turns.setdefault(turn.network, []).append(turn)
+    with parts.changing():
+        ops: list[Op] = []
+        strange = heard.made | (turns.keys() - parts.following.networks.keys())
+        if strange:
+            ops += settle_held(parts, strange).ops
+        for network, of in turns.items():
+            followed = parts.following.networks.get(network)
+            if followed is not None and heard.revision > followed.revision:
+                ops += _follow_one(parts, followed, of, heard.revision).ops
+        return Plan(tuple(ops))
+
+
+def _follow_one(parts: Parts, followed: Followed, turns: Iterable[Turn], revision: int) -> Plan:
+    """Whose address went from one to the other has the same keys: it is one change, or came in this order."""
+    theirs = [turn for turn in turns if turn.endpoint is None or not here(parts, followed.net, turn.endpoint)]
+    before, after = followed.turn(theirs)
+    followed.revision = revision
+    plan = diff(want(parts, followed.net, after), want(parts, followed.net, before))
+    try:
+        parts.kernel.send(plan)
+    except BaseException:
+        parts.following.forget(followed.net.id)
+        raise
+    return plan
 
 
 def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
-    net = parts.placed(net)
     whole = parts.drivers[net.driver].network(net) | want(parts, net, others)
     objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS))
     tunnels = frozenset({net.tunnel})
@@ -67,6 +108,20 @@ def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
     return reach(parts.kernel, objects, Scope(keys(objects), tunnels=tunnels))
 
 
+def audit(parts: Parts) -> Plan:
+    """Compare the kernel with what was heard, network by network; what had to be put right.
+
+    One that is not followed is settled, as `settle` does.
+    """
+    with parts.changing():
+        ops: list[Op] = []
+        for followed in list(parts.following.networks.values()):
+            if (now := parts.placed(followed.net)) != followed.net:
+                followed.net = now
+            ops += _settle_one(parts, followed.net, followed.others.values()).ops
+        return Plan(tuple(ops))
+
+
 def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     """A network as placed, and made here if another host has made it; by who has the lock, before an attach.
 
@@ -74,6 +129,8 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     """
     if net.scope == "local":
         return net
+    if (followed := parts.following.networks.get(net.id)) is not None and _stands(parts, followed.net):
+        return followed.net
     placed = parts.placed(net)
     if not placed.local:
         where = f"underlay {net.underlay}" if net.underlay else "way out"
@@ -83,6 +140,12 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     if not dry_run:
         settle_held(parts, frozenset({net.id}))
     return placed
+
+
+def _stands(parts: Parts, net: Network) -> bool:
+    """Whether bridge and tunnel of a network are as they should be."""
+    links: State = frozenset(obj for obj in parts.drivers[net.driver].network(net) if isinstance(obj, Bridge | Vxlan))
+    return bool(net.local) and not diff(links, parts.kernel.read(Scope(keys(links))))
 
 
 def readdress(parts: Parts) -> None:
@@ -116,8 +179,18 @@ def moved(parts: Parts) -> bool:
 
 
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
-    """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
-    placed = [parts.placed(net) for net in networks if net.scope == "global"]
+    """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is.
+
+    Of a network that is followed nobody is asked: every host would read about all endpoints now and again.
+    """
+    spanning = [net for net in networks if net.scope == "global"]
+    followed = [each for net in spanning if (each := parts.following.networks.get(net.id)) is not None]
+    known = {obj for each in followed for obj in want(parts, each.net, each.others.values())}
+    rest = [net for net in spanning if net.id not in parts.following.networks]
+    return known | _asked_for(parts, tx, [parts.placed(net) for net in rest]) if rest else known
+
+
+def _asked_for(parts: Parts, tx: Tx, placed: Iterable[Network]) -> set[Obj]:
     try:
         tx.hosts()
     except Refused:

@@ -80,6 +80,10 @@ class SharedTx(SqliteTx):
         self.etcd = view
         self._host = view.space.host
 
+    @property
+    def revision(self) -> int:
+        return self.etcd.revision
+
     # Networks
 
     def network(self, name_or_id: str) -> Network | None:
@@ -136,7 +140,7 @@ class SharedTx(SqliteTx):
         local = super().network(identity)
         shared = local is None or local.scope == "global"
         if shared and self.etcd.get(f"seen/network/{identity}") is not None:
-            if count := self.count(identity):
+            if count := len(self.endpoints(network=identity)):
                 raise Taken(f"the network has {count} endpoints, here or on other hosts: detach them first")
             self.etcd.delete(f"seen/network/{identity}")
             for kind in ("pool", "held"):
@@ -161,9 +165,6 @@ class SharedTx(SqliteTx):
         if super().named(network, name):
             return True
         return self._is_global(network) and self.etcd.get(f"name/{network}/{name}") is not None
-
-    def count(self, network: str) -> int:
-        return len(self.endpoints(network=network)) if self._is_global(network) else super().count(network)
 
     def _is_global(self, network: str) -> bool:
         local = super().network(network)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from berth import durable
 from berth.model import Endpoint, HostRecord
+from berth.seams import Heard
 from berth.store.etcd import SharedTransaction, SharedTx, held
 from berth.store.gateway import Gateway, Members
 from berth.store.keyspace import Keyspace, View
@@ -145,8 +146,8 @@ class SharedStore(SqliteStore):
             if len(keys) <= _AT_ONCE:
                 return tuple(filter(None, freed))
 
-    def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-        """Tell the ids of global networks that changed, from a thread; none: anything may have. Gives how to stop."""
+    def watch(self, changed: Callable[[Heard], None]) -> Callable[[], None]:
+        """Tell what changes, from a thread, in order and without a gap. Gives how to stop it."""
         watcher = Watcher(Gateway(self._where), self._prefix, changed)
         self._watchers.append(watcher)
         return watcher.stop

@@ -1,0 +1,6 @@
+"""The parts of the overlay bench: see `bench/overlay.py`."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "tests"))  # the real engines are the tests': interop.engines

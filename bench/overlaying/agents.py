@@ -4,7 +4,9 @@
 
 Told on stdin, a line each; each is answered by a line of JSON when it is done:
     grow N          have N of them
-    change N RATE TAG   move N of their endpoints to hosts 10.TAG.…, RATE a second (0: as fast as etcd takes them)
+    deaf N          have N endpoints of hosts that do not watch, all on one lease
+    change N RATE TAG   move N of their endpoints to hosts 10.TAG.…, each in a transaction, RATE a second at most
+    burst N TAG     the same with a hundred in a transaction, as fast as etcd takes them
     heard           how many messages and bytes their watches have got since this was last asked, and the CPU time
 What they hear they count and do not read: there is no kernel behind them.
 """
@@ -17,8 +19,11 @@ import resource
 import sys
 import threading
 import time
+from base64 import b64decode
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from itertools import count
 
@@ -29,6 +34,7 @@ from berth.store.gateway import Gateway, Members, after, b64
 
 _TTL, _BEAT = 60, 5  # seconds, as a daemon's: it asks for its record and renews its lease
 _WRITERS = 8
+_AT_ONCE = 100  # operations; etcd takes 128 in a transaction
 _FIRST = 2**14  # of the subnet's addresses
 
 
@@ -65,7 +71,8 @@ class Agents:
         self._net, self._where = net, (host, port)
         self._first = ip_network(net.pools[0].subnet).network_address + _FIRST
         self._endpoints: list[Endpoint] = []
-        self._leases: list[int] = []
+        self._leases: list[int] = []  # in the same order
+        self._lock = threading.Lock()
         self._writers = [Gateway(Members((self._where,))) for _ in range(_WRITERS)]
         self._pool = ThreadPoolExecutor(_WRITERS)
         threading.Thread(target=self._keep, daemon=True).start()
@@ -73,13 +80,26 @@ class Agents:
     async def grow(self, size: int) -> None:
         """Register hosts until there are so many."""
         new = range(len(self._endpoints), size)
-        await self._spread([lambda gateway, n=n: self._register(gateway, n) for n in new])  # type: ignore[misc]
-        self._endpoints.sort(key=lambda ep: ep.id)
+        await self._spread([partial(self._register, number=number) for number in new])
+        self._sort()
         for _ in new:
             await asyncio.get_running_loop().create_connection(lambda: Ear(b"/berth/seen/"), *self._where)
 
-    def _register(self, gateway: Gateway, number: int) -> None:
-        lease = int(gateway.call("/v3/lease/grant", {"TTL": str(_TTL)})["ID"])
+    async def deaf(self, size: int) -> None:
+        """Have so many endpoints of hosts that hear nothing."""
+        lease = self._grant(self._writers[0])
+        await self._spread([partial(self._register, number=number, lease=lease) for number in range(size)])
+        self._sort()
+
+    def _grant(self, gateway: Gateway) -> int:
+        return int(gateway.call("/v3/lease/grant", {"TTL": str(_TTL)})["ID"])
+
+    def _sort(self) -> None:
+        found = sorted(zip(self._endpoints, self._leases, strict=True), key=lambda each: each[0].id)
+        self._endpoints, self._leases = [ep for ep, _ in found], [lease for _, lease in found]
+
+    def _register(self, gateway: Gateway, number: int, lease: int = 0) -> None:
+        lease = lease or self._grant(gateway)
         host = f"{number:016x}"
         address = self._first + number
         interface = ip_interface(f"{address}/{self._net.pools[0].subnet.prefixlen}")
@@ -105,27 +125,34 @@ class Agents:
             f"held/{ep.network}/{address}": (held, 0),
         }
         gateway.call("/v3/kv/txn", {"success": [_put(key, *value) for key, value in keys.items()]})
-        self._endpoints.append(ep)
-        self._leases.append(lease)
+        with self._lock:
+            self._endpoints.append(ep)
+            self._leases.append(lease)
 
     async def change(self, size: int, rate: float, tag: int) -> float:
         """Move endpoints to another host each; the seconds that it took."""
         start = time.monotonic()
-        await self._spread(
-            [
-                lambda gateway, n=n: self._move(gateway, n, start + n / rate if rate else 0, tag)  # type: ignore[misc]
-                for n in range(size)
-            ]
-        )
+        times = [start + number / rate for number in range(size)]
+        await self._spread([partial(self._move, numbers=[n], when=when, tag=tag) for n, when in enumerate(times)])
         return time.monotonic() - start
 
-    def _move(self, gateway: Gateway, number: int, when: float, tag: int) -> None:
-        time.sleep(max(0, when - time.monotonic()))
-        ep = replace(self._endpoints[number % len(self._endpoints)], vtep=_vtep(tag, number))
-        lease = self._leases[number % len(self._leases)]
-        gateway.call("/v3/kv/txn", {"success": [_put(f"seen/endpoint/{ep.network}/{ep.id}", schema.dump(ep), lease)]})
+    async def burst(self, size: int, tag: int) -> float:
+        """The same at once."""
+        start = time.monotonic()
+        parts = [range(first, min(first + _AT_ONCE, size)) for first in range(0, size, _AT_ONCE)]
+        await self._spread([partial(self._move, numbers=part, when=0.0, tag=tag) for part in parts])
+        return time.monotonic() - start
 
-    async def _spread(self, work: list) -> None:  # type: ignore[type-arg]
+    def _move(self, gateway: Gateway, numbers: Sequence[int], when: float, tag: int) -> None:
+        time.sleep(max(0, when - time.monotonic()))
+        puts = []
+        for number in numbers:
+            ep = replace(self._endpoints[number % len(self._endpoints)], vtep=_vtep(tag, number))
+            lease = self._leases[number % len(self._leases)]
+            puts.append(_put(f"seen/endpoint/{ep.network}/{ep.id}", schema.dump(ep), lease))
+        gateway.call("/v3/kv/txn", {"success": puts})
+
+    async def _spread(self, work: Sequence[Callable[[Gateway], None]]) -> None:
         """Do it all, with so many writers, in order of the beginnings."""
         numbers = count()
 
@@ -140,7 +167,7 @@ class Agents:
         """Renew all leases, evenly over a beat, as their daemons would."""
         gateway = Gateway(Members((self._where,)))
         while True:
-            start, leases = time.monotonic(), list(self._leases)
+            start, leases = time.monotonic(), sorted(set(self._leases))
             for number, lease in enumerate(leases):
                 time.sleep(max(0, start + _BEAT * number / len(leases) - time.monotonic()))
                 gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/host/{number:016x}".encode())})
@@ -163,8 +190,6 @@ async def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     gateway = Gateway(Members(((host, int(port)),)))
     found = gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/network/{network}".encode())})
-    from base64 import b64decode
-
     agents = Agents(schema.load_network(b64decode(found["kvs"][0]["value"])), host, int(port))
     loop = asyncio.get_running_loop()
     while words := (await loop.run_in_executor(None, sys.stdin.readline)).split():
@@ -172,8 +197,12 @@ async def main() -> None:
         match words:
             case ["grow", size]:
                 await agents.grow(int(size))
+            case ["deaf", size]:
+                await agents.deaf(int(size))
             case ["change", size, rate, tag]:
                 said = await agents.change(int(size), float(rate), int(tag))
+            case ["burst", size, tag]:
+                said = await agents.burst(int(size), int(tag))
             case ["heard"]:
                 said = [Ear.messages, Ear.size, time.process_time()]
                 Ear.messages = Ear.size = 0

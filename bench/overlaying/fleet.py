@@ -133,10 +133,11 @@ class Fleet:
         status = Path(f"/proc/{pid}/status").read_text().splitlines()
         return seconds, next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmRSS"))
 
-    def entries(self, name: str) -> int:
-        """How many endpoints of other hosts a host's tunnel knows."""
-        told = ["nsenter", f"--net={spaces.NAMES}/{name}", "sh", "-c", "bridge fdb show | grep -c 'dst.*self permanent'"]
-        return int(subprocess.run(told, capture_output=True, text=True, check=False).stdout)
+    def entries(self, name: str, begin: str = "") -> int:
+        """How many endpoints a host's tunnel knows on hosts whose addresses begin so."""
+        told = ["nsenter", f"--net={spaces.NAMES}/{name}", "bridge", "fdb", "show"]
+        lines = subprocess.run(told, capture_output=True, text=True, check=True).stdout.splitlines()
+        return sum(f" dst {begin}" in line and line.endswith("self permanent") for line in lines)
 
 
 def until(true: Callable[[], object], what: str, within: float = _PATIENCE, pause: float = 0.05) -> None:

@@ -112,7 +112,9 @@ def _berth(lab: Lab) -> Iterator[list[Way]]:
     try:
         for host in HOSTS:
             until(lambda host=host: _hosts(lab, host) == len(HOSTS), f"berth on {host} does not see all hosts")  # type: ignore[misc]
-        create = "network create -d overlay --subnet 10.79.0.0/24 --ipv6 --subnet fd79::/64 -o underlay=10.9.0.0/24 wide"
+        create = (
+            "network create -d overlay --subnet 10.79.0.0/24 --ipv6 --subnet fd79::/64 -o underlay=10.9.0.0/24 wide"
+        )
         lab.berth(*create.split(), check=True)
         for number, host in enumerate(HOSTS, 1):
             lab.sandbox(f"berth{number}")

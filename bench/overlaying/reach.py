@@ -18,7 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64decode
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +28,7 @@ from typing import Any
 
 from attaching import spaces
 from berth.model import AttachRequest
+from berth.store.gateway import after, b64
 from overlaying.fleet import HOSTS, NETWORK, Fleet, until
 from overlaying.herd import Herd
 
@@ -41,17 +44,16 @@ Json = dict[str, Any]
 def main() -> None:
     """Set up, measure, print."""
     samples, sizes = int(sys.argv[1]), [int(text) for text in sys.argv[2].split(",")]
-    with tempfile.TemporaryDirectory(prefix="berth-bench-", dir="/var/tmp") as directory, Fleet(Path(directory)) as fleet:
-        print(json.dumps(_measure(fleet, samples, sizes)))
+    with tempfile.TemporaryDirectory(prefix="berth-bench-", dir="/var/tmp") as directory:
+        with Fleet(Path(directory)) as fleet:
+            print(json.dumps(_measure(fleet, samples, sizes)))
 
 
 def _measure(fleet: Fleet, samples: int, sizes: list[int]) -> Json:
     net = fleet.clients["h1"].network(NETWORK)
     spaces.make(["pinger"])
     fleet.clients["h2"].attach(AttachRequest(NETWORK, "pinger"))
-    subprocess.run(
-        ["nsenter", f"--net={spaces.NAMES}/pinger", "sysctl", "-qw", *_IMPATIENT.split()], check=True
-    )
+    subprocess.run(["nsenter", f"--net={spaces.NAMES}/pinger", "sysctl", "-qw", *_IMPATIENT.split()], check=True)
     here, far = multiprocessing.Pipe()
     context = multiprocessing.get_context("fork")
     pinger = context.Process(target=_ping, args=(far, fleet.home), daemon=True)
@@ -62,11 +64,15 @@ def _measure(fleet: Fleet, samples: int, sizes: list[int]) -> Json:
         for size in sizes:
             print(f"{size:,} hosts", file=sys.stderr, flush=True)
             herd.ask("grow", size - len(HOSTS))
-            until(lambda size=size: all(fleet.entries(name) >= size - len(HOSTS) for name in HOSTS), "hosts do not follow")
+            until(partial(_all_know, fleet, size - len(HOSTS)), "hosts do not follow")
             time.sleep(2)
             found[str(size)] = _samples(fleet, herd, here, samples, next_address)
             next_address += samples + _WARM
     return found
+
+
+def _all_know(fleet: Fleet, number: int) -> bool:
+    return all(fleet.entries(name) >= number for name in HOSTS)
 
 
 def _samples(fleet: Fleet, herd: Herd, pinger: Connection, samples: int, first: int) -> Json:
@@ -80,7 +86,7 @@ def _samples(fleet: Fleet, herd: Herd, pinger: Connection, samples: int, first: 
             answered.append((end - start) / 1e6)
             returned.append((back - start) / 1e6)
         if herd.size:
-            herd.ask("change", 1, 0, 1)
+            herd.ask("burst", 1, 1)
         time.sleep(1 / _RATE if herd.size else 0.05)
     lasted = time.monotonic() - begun
     heard, size, busy = herd.ask("heard")
@@ -91,8 +97,25 @@ def _samples(fleet: Fleet, herd: Herd, pinger: Connection, samples: int, first: 
         "cpu": {name: (cpu - before[name]) / lasted for name, (cpu, _) in costs.items()},
         "rss": {name: rss for name, (_, rss) in costs.items()},
         "agents": {"messages": heard, "bytes": size, "seconds": lasted, "cpu": busy},
-        "changes": (samples + _WARM) * 3,
+        "changes": (samples + _WARM) * (3 if herd.size else 2),
+        "stored": _stored(fleet),
+        "known": fleet.entries("h2"),
     }
+
+
+def _stored(fleet: Fleet) -> dict[str, int]:
+    """Bytes that one host and one endpoint take in etcd, keys and values: of those that are there now."""
+    sizes = {}
+    gateway = fleet.gateway()
+    for what, prefixes in (("host", ["seen/host/"]), ("endpoint", ["seen/endpoint/", "held/", "name/"])):
+        sizes[what] = 0
+        for prefix in prefixes:
+            key = f"/berth/{prefix}".encode()
+            found = gateway.call("/v3/kv/range", {"key": b64(key), "range_end": b64(after(key))}).get("kvs", [])
+            whole = sum(len(b64decode(kv["key"])) + len(b64decode(kv["value"])) for kv in found)
+            sizes[what] += whole // max(1, len(found))
+    gateway.close()
+    return sizes
 
 
 def _sample(fleet: Fleet, pinger: Connection, address: int) -> tuple[int, int, int]:

@@ -4,7 +4,8 @@
     python ends.py ask ADDRESS BYTES QUESTIONS
 
 `ask` prints JSON: how fast one connection takes the bytes (GB/s), and how long a question of one byte waits for its
-answer on a connection that stands (the median, in microseconds).
+answer on a connection that stands (the median, in microseconds). Both ends of that are on one processor: else it would
+be measured which ones the scheduler has chosen.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ _PORT = 5001
 _BLOCK = 1 << 18
 _TAKE = struct.Struct("=Q")  # how many bytes are to be taken; 0: questions are to be answered
 _PATIENCE = 60  # seconds
+_ONE = {min(os.sched_getaffinity(0))}
 
 
 def _serve() -> None:
@@ -39,6 +41,7 @@ def _answer(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     (size,) = _TAKE.unpack(connection.recv(_TAKE.size, socket.MSG_WAITALL))
     if not size:
+        os.sched_setaffinity(0, _ONE)
         while asked := connection.recv(1):
             connection.send(asked)
         return
@@ -61,6 +64,7 @@ def _rate(address: str, size: int) -> float:
 
 
 def _wait(address: str, questions: int) -> float:
+    os.sched_setaffinity(0, _ONE)
     with _connect(address) as client:
         client.sendall(_TAKE.pack(0))
         waits = []

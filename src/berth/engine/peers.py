@@ -51,7 +51,7 @@ def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
 def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
-        tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
+        tx.own_record()  # raises where the store cannot be asked: not to know of others is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
         known = [(parts.placed(net), elsewhere(parts, tx, net)) for net in found]
         revision = tx.revision
@@ -168,8 +168,8 @@ def moved(parts: Parts) -> bool:
     """Whether this host is reached elsewhere than the others have been told, so that it has to register again."""
     facts = parts.kernel.host()
     with parts.store.read() as tx:
-        told = next((host.underlay for host in tx.hosts() if host.id == parts.store.host), None)
-        if told is not None and told != underlay(facts):
+        told = tx.own_record()
+        if told is not None and told.underlay != underlay(facts):
             return True
         for net in tx.networks():
             local = parts.spanning.placed(net, facts).local if net.scope == "global" else ""

@@ -291,6 +291,11 @@ class SharedTx(SqliteTx):
         """The hosts whose lease lasts. Raises `Away`."""
         return [schema.load_host(value.data) for value in self.etcd.range("seen/host/").values()]
 
+    def own_record(self) -> HostRecord | None:
+        """What the others know of this host; None: nothing. Raises `Away`."""
+        value = self.etcd.get(f"seen/host/{self._host}")
+        return None if value is None else schema.load_host(value.data)
+
     def save_host(self, host: HostRecord) -> None:
         """Change what the others know of this host, or begin to be seen by them. Raises `Refused`, `Away`."""
         if host.id != self._host:

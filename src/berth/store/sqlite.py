@@ -334,6 +334,9 @@ class SqliteTx:
     def hosts(self) -> Sequence[HostRecord]:
         return ()
 
+    def own_record(self) -> HostRecord | None:
+        return None
+
     def save_host(self, host: HostRecord) -> None:
         raise Unsupported(f"no other host sees this store, so host {host.name} needs no record: use --store etcd://…")
 

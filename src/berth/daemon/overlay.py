@@ -82,7 +82,7 @@ class Overlay:
             self._changed.clear()
             change = self._settle if self._anything else self._follower()
             self._anything, self._made, self._turns = False, set(), {}
-            if await attempt(self._worker.run(change)) is None:
+            if await attempt(self._worker.run_behind(change)) is None:
                 self._anything = True
                 self._changed.set()
                 await asyncio.sleep(_AGAIN)
@@ -113,7 +113,7 @@ class Overlay:
             await attempt(self._worker.run(self._readdress))
             await asyncio.sleep(_AUDIT)
             count += 1
-            found = await attempt(self._worker.run(self._settle if count % _REREAD == 0 else self._look))
+            found = await attempt(self._worker.run_behind(self._settle if count % _REREAD == 0 else self._look))
             if found:
                 self.repaired += found
                 log.warning("the audit of overlays put right %d entries, %d so far", found, self.repaired)

@@ -21,6 +21,7 @@ from berth.seams import Heard, Turn
 
 _AUDIT = 60  # seconds between two looks at everything that the kernel here has
 _REREAD = 10  # audits after which the store is read again: nothing that was heard should be missing
+_MANY = 1000  # endpoints elsewhere: of more it is read the less often, as all hosts read them all
 _AGAIN = 2  # seconds after which what failed is tried again
 log = logging.getLogger("berth")
 
@@ -113,7 +114,9 @@ class Overlay:
             await attempt(self._worker.run(self._readdress))
             await asyncio.sleep(_AUDIT)
             count += 1
-            found = await attempt(self._worker.run_behind(self._settle if count % _REREAD == 0 else self._look))
+            again = count >= _REREAD * max(1, self._engine.followed / _MANY)
+            count = 0 if again else count
+            found = await attempt(self._worker.run_behind(self._settle if again else self._look))
             if found:
                 self.repaired += found
                 log.warning("the audit of overlays put right %d entries, %d so far", found, self.repaired)

@@ -241,6 +241,11 @@ class Engine:
         """Carry what other hosts changed to the kernel; what was done."""
         return peers.follow(self._parts, heard)
 
+    @property
+    def followed(self) -> int:
+        """How many endpoints on other hosts are followed."""
+        return sum(len(each.others) for each in tuple(self._parts.following.networks.values()))
+
     def hear(self, changed: Callable[[Heard], None]) -> Callable[[], None] | None:
         """Hear what other hosts change, from a thread; how to stop it. None: no other host sees the store.
 

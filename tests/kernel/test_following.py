@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
@@ -12,8 +12,10 @@ import pytest
 
 from berth import ipam, wire
 from berth.engine.engine import Engine
+from berth.errors import Refused
 from berth.model import AttachRequest, Endpoint, HostRecord, Network, NetworkSpec, Sandbox
 from berth.seams import Heard
+from berth.store.etcd import SharedTx
 from berth.store.shared import SharedStore
 from store.cluster import Cluster
 from store.nouns import detach
@@ -172,3 +174,20 @@ def test_who_hears_nothing_looks_at_everything(ground: Ground, tmp_path: Path, m
         assert ground.known() == {(one.mac, "192.0.2.2")}
     finally:
         other.close()
+
+
+def test_a_store_that_goes_while_it_is_read_takes_nobody_along(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = ground.plug("b", "one", "192.0.2.2")
+    ground.engine.settle()
+    read = SharedTx.networks
+
+    def networks(tx: SharedTx) -> Sequence[Network]:
+        found = read(tx)
+        ground.etcd.kill()
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SharedTx, "networks", networks)
+        with pytest.raises(Refused, match="does not answer"):
+            ground.engine.settle()
+    assert ground.known() == {(one.mac, "192.0.2.2")}

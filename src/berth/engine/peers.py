@@ -51,9 +51,9 @@ def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
 def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
-        tx.own_record()  # raises where the store cannot be asked: not to know of others is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
         known = [(parts.placed(net), elsewhere(parts, tx, net)) for net in found]
+        _be_sure(tx)
         revision = tx.revision
     ops: list[Op] = []
     for gone in parts.following.networks.keys() - {net.id for net in found} if networks is None else networks:
@@ -62,6 +62,14 @@ def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
         ops += _settle_one(parts, net, others).ops
         parts.following.note(net, revision, others)
     return Plan(tuple(ops))
+
+
+def _be_sure(tx: Tx) -> None:
+    """Raise `Refused` where not all that was read came from the store: not to know of others is not that they are gone.
+
+    Afterwards, since the store may go while it is read; a transaction that has found it gone asks no more.
+    """
+    tx.own_record()
 
 
 def follow(parts: Parts, heard: Heard) -> Plan:
@@ -191,9 +199,10 @@ def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
 
 
 def _asked_for(parts: Parts, tx: Tx, placed: Iterable[Network]) -> set[Obj]:
+    found = {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
     try:
-        tx.hosts()
+        _be_sure(tx)
     except Refused:
         tunnels = frozenset(net.tunnel for net in placed)
         return {*parts.kernel.read(Scope(frozenset(), tunnels=tunnels))}
-    return {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
+    return found

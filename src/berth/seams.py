@@ -292,14 +292,16 @@ class HeldPool:
 
 
 class Tx(Protocol):
-    """One transaction on the store."""
+    """One transaction on the store. `revision`: of a shared one, that the transaction sees; 0: none was read yet."""
 
+    @property
+    def revision(self) -> int: ...
     def network(self, name_or_id: str) -> Network | None: ...
     def networks(self) -> Sequence[Network]: ...
     def endpoint(self, identity: str) -> Endpoint | None: ...
     def endpoints(self, *, network: str | None = None, sandbox: Sandbox | None = None) -> Sequence[Endpoint]: ...
     def named(self, network: str, name: str) -> bool: ...
-    def count(self, network: str) -> int: ...
+    def count(self, network: str) -> int: ...  # of the endpoints on this host
     def save_network(self, net: Network) -> None: ...
     def drop_network(self, identity: str) -> None: ...
     def save_endpoint(self, ep: Endpoint) -> None: ...
@@ -334,6 +336,7 @@ class Tx(Protocol):
     def close(self, identity: str) -> None: ...
     def intents(self) -> Sequence[Intent]: ...
     def hosts(self) -> Sequence[HostRecord]: ...
+    def own_record(self) -> HostRecord | None: ...  # what the others know of this host; None: nothing
     def save_host(self, host: HostRecord) -> None: ...
     def drop_host(self, identity: str) -> None: ...
     def nodes(self) -> Sequence[Node]: ...
@@ -362,6 +365,30 @@ class Store(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An endpoint of a global network as it is from a revision of the shared store on."""
+
+    network: str  # id
+    identity: str
+    endpoint: Endpoint | None  # None: gone
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What was changed in a shared store at a time, by whichever host."""
+
+    revision: int = 0  # of the store after it; 0 and nothing else: anything may have changed
+    hosts: bool = False  # whether one came, changed or went
+    made: frozenset[str] = frozenset()  # ids of networks that were made, changed or removed
+    turns: tuple[Turn, ...] = ()  # one an endpoint: the last
+
+    @property
+    def networks(self) -> frozenset[str]:
+        """The ids of all networks that it is about."""
+        return self.made | {turn.network for turn in self.turns}
+
+
 class Shared(Store, Protocol):
     """A store of many hosts: what of it hangs on this host's lease, and what the others do."""
 
@@ -381,8 +408,8 @@ class Shared(Store, Protocol):
         """Forget a host and free what it holds, at once; gives the ids of its endpoints."""
         ...
 
-    def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-        """Tell the ids of networks that changed, from a thread; none: anything may have. Gives how to stop it."""
+    def watch(self, changed: Callable[[Heard], None]) -> Callable[[], None]:
+        """Tell what changes, from a thread, in order and without a gap. Gives how to stop it."""
         ...
 
     def contact(self) -> Contact:

@@ -64,7 +64,7 @@ def test_all_of_etcd_is_lost_and_made_anew(own_etcd: Cluster, host: MakeHost) ->
     a = host(own_etcd, "a")
     net = make(a, network())
     heard: list[frozenset[str]] = []
-    a.watch(heard.append)
+    a.watch(lambda said: heard.append(said.networks))
     one = attach(a, net, "one")
     until(lambda: frozenset({net.id}) in heard)
     own_etcd.kill()
@@ -150,7 +150,7 @@ def test_a_killed_leader_of_three(tmp_path: Path, host: MakeHost) -> None:
         a, b = host(cluster, "a"), host(cluster, "b")
         net = make(a, network())
         heard: list[frozenset[str]] = []
-        b.watch(heard.append)
+        b.watch(lambda said: heard.append(said.networks))
         with a.write() as tx:
             take(tx, net, "one")
             cluster.kill(cluster.leader())
@@ -171,7 +171,7 @@ def test_a_watch_over_a_compaction(own_etcd: Cluster, host: MakeHost) -> None:
     a = host(own_etcd, "a")
     net = make(a, network())
     heard: list[frozenset[str]] = []
-    stop = a.watch(heard.append)
+    stop = a.watch(lambda said: heard.append(said.networks))
     until(lambda: heard == [frozenset()])
     attach(a, net, "one")
     until(lambda: frozenset({net.id}) in heard)
@@ -270,7 +270,7 @@ def test_certificates_and_users(
     monkeypatch.setenv("BERTH_ETCD_PASSWORD", "s3cret/@")
     store = wire.shared_store(url, path)
     heard: list[frozenset[str]] = []
-    store.watch(heard.append)
+    store.watch(lambda said: heard.append(said.networks))
     store.register(HostRecord(store.host, "a"))
     net = make(store, network())
     attach(store, net, "one")

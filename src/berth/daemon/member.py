@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
+import time
 
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import BerthError
 
 _BEAT = 5  # seconds: a lease lasts for at least some of them
-_AUDIT = 2  # beats
+_LOOK = 10  # seconds until somebody looks again for what dead hosts held
+_EACH = 10  # hosts that do so each; of more, each does it less often, so that all together read no more
 log = logging.getLogger("berth")
 
 
 async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
     """Go on until cancelled; return at once where the store is this host's alone."""
-    known, count, told = False, 0, ""
+    known, due, told = False, 0.0, ""
     while True:
         try:
             there = await asyncio.to_thread(engine.keep)  # not in the worker: a verb may take longer than the lease
@@ -26,9 +29,9 @@ async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
             if not (there and known):
                 await _register(engine, worker)
                 known = True
-            if count % _AUDIT == 0:
+            if (now := time.monotonic()) >= due:
                 await _expire(engine, worker)
-            count += 1
+                due = now + _pause(len(await worker.run(engine.hosts)))
             told = ""
         except BerthError as error:
             known = False  # who knows how far it came
@@ -38,6 +41,11 @@ async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
         except Exception:
             log.exception("in the background")
         await asyncio.sleep(beat)
+
+
+def _pause(hosts: int) -> float:
+    """Seconds; of many hosts, some second is always somebody's."""
+    return _LOOK if hosts <= _EACH else _LOOK * hosts / _EACH * random.uniform(0.5, 1.5)
 
 
 async def _register(engine: Engine, worker: Worker) -> None:

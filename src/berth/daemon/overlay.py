@@ -1,13 +1,15 @@
 """What the daemon does for networks over several hosts: follow what the others do, and say where this host is.
 
-Everything goes by the ordinary comparison of store and kernel, so a notice that was lost, or came twice or late, does
-no harm: the audit finds the rest. Without the store nothing is touched, and frames go on as they went.
+What is heard of an endpoint is carried out as it is, so that a change costs the same however many endpoints there
+are. Whenever something may have been missed, and now and again, it goes by the ordinary comparison of store and kernel.
+Without the store nothing is touched, and frames go on as they went.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -15,8 +17,11 @@ from berth.daemon import member
 from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
+from berth.seams import Heard, Turn
 
-_AUDIT = 60  # seconds between two looks at everything
+_AUDIT = 60  # seconds between two looks at everything that the kernel here has
+_REREAD = 10  # audits after which the store is read again: nothing that was heard should be missing
+_MANY = 1000  # endpoints elsewhere: of more it is read the less often, as all hosts read them all
 _AGAIN = 2  # seconds after which what failed is tried again
 log = logging.getLogger("berth")
 
@@ -31,17 +36,19 @@ class Overlay:
         self._worker = worker
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
-        self._due: set[str] | None = None  # ids of networks; None: any of them
+        self._anything = True  # may have changed: what was heard does not say it all
+        self._made: set[str] = set()  # ids of networks
+        self._turns: dict[str, Turn] = {}  # by endpoint: the last
+        self._revision = 0
         self._known: frozenset[str] = frozenset()  # networks over several hosts, by id
         self.repaired = 0
 
     async def run(self) -> None:
         """Until it is cancelled; at once where no other host sees the store."""
-        shared = self._engine.shared
-        if shared is None:
-            return
         self._changed.set()
-        stop = shared.watch(self._hear)
+        stop = self._engine.hear(self._hear)
+        if stop is None:
+            return
         chores = [asyncio.create_task(chore) for chore in (self._follow(), self._audit())]
         try:
             await asyncio.gather(*chores)
@@ -57,47 +64,65 @@ class Overlay:
             self._engine.readdress()
         return moved
 
-    def _hear(self, networks: frozenset[str]) -> None:
+    def _hear(self, heard: Heard) -> None:
         """From the watch's thread."""
         with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(self._note, networks)
+            self._loop.call_soon_threadsafe(self._note, heard)
 
-    def _note(self, networks: frozenset[str]) -> None:
-        if not networks:
-            self._due = None
-        elif self._due is not None:
-            self._due |= networks
-        self._changed.set()
-        self._told()
+    def _note(self, heard: Heard) -> None:
+        """That a host came or went is nothing by itself: its endpoints do so too."""
+        self._anything |= not heard.revision
+        self._made |= heard.made
+        self._turns |= {turn.identity: turn for turn in heard.turns}
+        self._revision = heard.revision
+        if self._anything or self._made or self._turns:
+            self._changed.set()
 
     async def _follow(self) -> None:
         """What changes while a change is carried out is one more change, however much it is."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            due, self._due = self._due, set()
-            if await attempt(self._worker.run(self._settler(due))) is None:
-                self._due = None
+            change = self._settle if self._anything else self._follower()
+            self._anything, self._made, self._turns = False, set(), {}
+            if await attempt(self._worker.run_behind(change)) is None:
+                self._anything = True
                 self._changed.set()
                 await asyncio.sleep(_AGAIN)
+            self._told()
 
-    def _settler(self, due: set[str] | None) -> Callable[[], int]:
-        return lambda: self._settle(None if due is None else frozenset(due))
+    def _follower(self) -> Callable[[], int]:
+        heard = Heard(self._revision, False, frozenset(self._made), tuple(self._turns.values()))
 
-    def _settle(self, networks: frozenset[str] | None) -> int:
-        """Bring the kernel in line; what was done, in operations."""
-        done = len(self._engine.settle(networks).ops)
+        def follow() -> int:
+            done = len(self._engine.follow(heard).ops)
+            return done + (self._forget_removed() if heard.made else 0)
+
+        return follow
+
+    def _settle(self) -> int:
+        """Bring the kernel in line with the store; what was done, in operations."""
+        return len(self._engine.settle().ops) + self._forget_removed()
+
+    def _forget_removed(self) -> int:
+        """What another host has removed is known by its mark alone."""
         known = frozenset(net.id for net in self._engine.networks() if net.scope == "global")
-        if self._known - known:  # what another host has removed is known by its mark alone
-            done += len(self._engine.reconcile().plan.ops)
-        self._known = known
-        return done
+        gone, self._known = self._known - known, known
+        return len(self._engine.reconcile().plan.ops) if gone else 0
 
     async def _audit(self) -> None:
+        # Not all hosts read the store at the same time, as after an outage of etcd's.
+        count = random.randrange(_REREAD)
         while True:
             await attempt(self._worker.run(self._readdress))
             await asyncio.sleep(_AUDIT)
-            found = await attempt(self._worker.run(self._settler(None)))
+            count += 1
+            again = count >= _REREAD * max(1, self._engine.followed / _MANY)
+            count = 0 if again else count
+            found = await attempt(self._worker.run_behind(self._settle if again else self._look))
             if found:
                 self.repaired += found
                 log.warning("the audit of overlays put right %d entries, %d so far", found, self.repaired)
+
+    def _look(self) -> int:
+        return len(self._engine.audit().ops)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from berth.doctor.facts import Records
 from berth.engine import attach, hosts, joined, leases, networks, nodes, peers, pools, ports, reconcile, served, vet
@@ -31,7 +31,7 @@ from berth.model import (
     Served,
 )
 from berth.plan import Plan
-from berth.seams import Outcome, Shared, Watch
+from berth.seams import Heard, Outcome, Shared, Watch
 
 
 class Engine:
@@ -284,6 +284,36 @@ class Engine:
     def settle(self, networks: frozenset[str] | None = None) -> Plan:
         """Bring what is known of endpoints on other hosts in line; what was done."""
         return peers.settle(self._parts, networks)
+
+    def audit(self) -> Plan:
+        """Compare the kernel with what was heard of the other hosts; what had to be put right. Asks nobody."""
+        return peers.audit(self._parts)
+
+    def follow(self, heard: Heard) -> Plan:
+        """Carry what other hosts changed to the kernel; what was done."""
+        return peers.follow(self._parts, heard)
+
+    @property
+    def followed(self) -> int:
+        """How many endpoints on other hosts are followed."""
+        return sum(len(each.others) for each in tuple(self._parts.following.networks.values()))
+
+    def hear(self, changed: Callable[[Heard], None]) -> Callable[[], None] | None:
+        """Hear what other hosts change, from a thread; how to stop it. None: no other host sees the store.
+
+        Who hears hands each of it to `follow`, in order, and settles at first and whenever anything may have changed.
+        """
+        shared = self._parts.shared
+        if shared is None:
+            return None
+        stop = shared.watch(changed)
+        self._parts.following.begin()
+
+        def end() -> None:
+            stop()
+            self._parts.following.end()
+
+        return end
 
     def sweep(self) -> None:
         """Delete the cables that were taken out of service."""

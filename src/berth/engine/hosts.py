@@ -18,7 +18,7 @@ def register(parts: Parts, name: str) -> tuple[Endpoint, ...]:
         return ()
     with parts.changing():
         with parts.store.read() as tx:
-            before = next((host for host in tx.hosts() if host.id == parts.shared.host), None)
+            before = tx.own_record()
         key = before.public_key if before is not None else ""
         record = HostRecord(parts.shared.host, name, underlay(parts.kernel.host()), key, parts.now(), __version__)
         lost = parts.shared.register(record)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from berth import ipam
+from berth.engine.followed import Following
 from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
 from berth.engine.vetted import Vetted
@@ -31,6 +32,7 @@ class Parts:
     now: Callable[[], str]  # RFC 3339
     client_id: Callable[[str], bytes]  # by which a DHCP server knows somebody again
     vetted: Vetted = field(default_factory=Vetted)
+    following: Following = field(default_factory=Following)
     shared: Shared | None = None  # the store, where other hosts see it too
     retired: bool = field(default=False)  # cables wait for the sweep
 

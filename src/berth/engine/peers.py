@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_interface
 
+from berth.engine.followed import Followed
 from berth.engine.hosts import underlay
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
 from berth.errors import NotFound, Refused, Taken
 from berth.model import Address, Endpoint, Interface, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
-from berth.plan import Plan
-from berth.seams import Scope, Tx
+from berth.plan import Op, Plan, diff
+from berth.seams import Heard, Scope, Turn, Tx
 from berth.state import Bridge, Obj, State, keys
 
 _ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh)
@@ -36,8 +37,12 @@ def every(parts: Parts) -> tuple[Endpoint, ...]:
     if parts.shared is None:
         return ()
     with parts.store.read() as tx:
-        tx.hosts()
-        return tuple(ep for net in tx.networks() for ep in elsewhere(parts, tx, net))
+        networks = [net for net in tx.networks() if net.scope == "global"]
+        followed = parts.following.networks
+        found = [ep for net in networks if net.id in followed for ep in followed[net.id].others.values()]
+        found += [ep for net in networks if net.id not in followed for ep in elsewhere(parts, tx, net)]
+        _be_sure(tx)
+    return tuple(found)
 
 
 def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
@@ -60,16 +65,66 @@ def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
 def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
-        tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
-        known = [(net, elsewhere(parts, tx, net)) for net in found]
-    return Plan(tuple(op for net, others in known for op in _settle_one(parts, net, others).ops))
+        known = [(parts.placed(net), elsewhere(parts, tx, net)) for net in found]
+        _be_sure(tx)
+        revision = tx.revision
+    ops: list[Op] = []
+    for gone in parts.following.networks.keys() - {net.id for net in found} if networks is None else networks:
+        parts.following.forget(gone)
+    host = parts.kernel.host() if known else None
+    for net, others in known:
+        if host is not None and parts.spanning.misfit(net, host):
+            parts.following.forget(net.id)
+            continue
+        ops += _settle_one(parts, net, others).ops
+        parts.following.note(net, revision, others)
+    return Plan(tuple(ops))
+
+
+def _be_sure(tx: Tx) -> None:
+    """Raise `Refused` where not all that was read came from the store: not to know of others is not that they are gone.
+
+    Afterwards, since the store may go while it is read; a transaction that has found it gone asks no more.
+    """
+    tx.own_record()
+
+
+def follow(parts: Parts, heard: Heard) -> Plan:
+    """Carry what other hosts changed to the kernel. It costs what was changed: nothing else is read or compared.
+
+    A network that is not followed yet is settled. Raises what `settle` raises; what failed is then followed no more.
+    """
+    turns: dict[str, list[Turn]] = {}
+    for turn in heard.turns:
+        turns.setdefault(turn.network, []).append(turn)
+    with parts.changing():
+        ops: list[Op] = []
+        strange = heard.made | (turns.keys() - parts.following.networks.keys())
+        if strange:
+            ops += settle_held(parts, strange).ops
+        for network, of in turns.items():
+            followed = parts.following.networks.get(network)
+            if followed is not None and heard.revision > followed.revision:
+                ops += _follow_one(parts, followed, of, heard.revision).ops
+        return Plan(tuple(ops))
+
+
+def _follow_one(parts: Parts, followed: Followed, turns: Iterable[Turn], revision: int) -> Plan:
+    """Whose address went from one to the other has the same keys: it is one change, or came in this order."""
+    theirs = [turn for turn in turns if turn.endpoint is None or not here(parts, followed.net, turn.endpoint)]
+    before, after = followed.turn(theirs)
+    followed.revision = revision
+    plan = diff(want(parts, followed.net, after), want(parts, followed.net, before))
+    try:
+        parts.kernel.send(plan)
+    except BaseException:
+        parts.following.forget(followed.net.id)
+        raise
+    return plan
 
 
 def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
-    if parts.spanning.misfit(net, parts.kernel.host()):
-        return Plan()
-    net = parts.placed(net)
     whole = parts.drivers[net.driver].network(net) | want(parts, net, others)
     objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS))
     tunnels = frozenset({net.tunnel})
@@ -77,6 +132,24 @@ def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
     if any(isinstance(obj, Bridge) for obj in objects - there):
         objects = whole
     return reach(parts.kernel, objects, Scope(keys(objects), tunnels=tunnels))
+
+
+def audit(parts: Parts) -> Plan:
+    """Compare the kernel with what was heard, network by network; what had to be put right.
+
+    One that is not followed is settled, as `settle` does.
+    """
+    with parts.changing():
+        ops: list[Op] = []
+        host = parts.kernel.host()
+        for followed in list(parts.following.networks.values()):
+            if parts.spanning.misfit(followed.net, host):
+                parts.following.forget(followed.net.id)
+                continue
+            if (now := parts.placed(followed.net)) != followed.net:
+                followed.net = now
+            ops += _settle_one(parts, followed.net, followed.others.values()).ops
+        return Plan(tuple(ops))
 
 
 def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
@@ -89,6 +162,8 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
         return net
     if why := parts.spanning.misfit(net, parts.kernel.host()):
         raise Taken(f"{why}: make a network with another --subnet, or renumber what is there")
+    if (followed := parts.following.networks.get(net.id)) is not None and _stands(parts, followed.net):
+        return followed.net
     placed = parts.placed(net)
     if not placed.local:
         where = f"underlay {net.underlay}" if net.underlay else "way out"
@@ -117,6 +192,12 @@ def refuse_resting(tx: Tx, net: Network, addresses: Iterable[Interface], mac: st
             )
 
 
+def _stands(parts: Parts, net: Network) -> bool:
+    """Whether bridge and tunnel of a network are as they should be."""
+    links: State = frozenset(obj for obj in parts.drivers[net.driver].network(net) if isinstance(obj, Bridge | Vxlan))
+    return bool(net.local) and not diff(links, parts.kernel.read(Scope(keys(links))))
+
+
 def readdress(parts: Parts) -> None:
     """Record where this host is reached now, with each of its endpoints. The others follow."""
     with parts.changing():
@@ -137,8 +218,8 @@ def moved(parts: Parts) -> bool:
     """Whether this host is reached elsewhere than the others have been told, so that it has to register again."""
     facts = parts.kernel.host()
     with parts.store.read() as tx:
-        told = next((host.underlay for host in tx.hosts() if host.id == parts.store.host), None)
-        if told is not None and told != underlay(facts):
+        told = tx.own_record()
+        if told is not None and told.underlay != underlay(facts):
             return True
         for net in tx.networks():
             local = parts.spanning.placed(net, facts).local if net.scope == "global" else ""
@@ -148,17 +229,26 @@ def moved(parts: Parts) -> bool:
 
 
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
-    """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
+    """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is.
+
+    Of a network that is followed nobody is asked: every host would read about all endpoints now and again.
+    """
     spanning = [net for net in networks if net.scope == "global"]
-    host = parts.kernel.host() if spanning else None
+    followed = [each for net in spanning if (each := parts.following.networks.get(net.id)) is not None]
+    known = {obj for each in followed for obj in want(parts, each.net, each.others.values())}
+    rest = [net for net in spanning if net.id not in parts.following.networks]
+    host = parts.kernel.host() if rest else None
     placed = [
-        parts.spanning.placed(net, host)
-        for net in spanning
-        if host is not None and not parts.spanning.misfit(net, host)
+        parts.spanning.placed(net, host) for net in rest if host is not None and not parts.spanning.misfit(net, host)
     ]
+    return known | _asked_for(parts, tx, placed) if placed else known
+
+
+def _asked_for(parts: Parts, tx: Tx, placed: Iterable[Network]) -> set[Obj]:
+    found = {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
     try:
-        tx.hosts()
+        _be_sure(tx)
     except Refused:
         tunnels = frozenset(net.tunnel for net in placed)
         return {*parts.kernel.read(Scope(frozenset(), tunnels=tunnels))}
-    return {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
+    return found

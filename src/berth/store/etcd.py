@@ -87,6 +87,10 @@ class SharedTx(SqliteTx):
         self.etcd = view
         self._host = view.space.host
 
+    @property
+    def revision(self) -> int:
+        return self.etcd.revision
+
     # Networks
 
     def network(self, name_or_id: str) -> Network | None:
@@ -163,7 +167,7 @@ class SharedTx(SqliteTx):
         local = super().network(identity)
         shared = local is None or local.scope == "global"
         if shared and self.etcd.get(f"seen/network/{identity}") is not None:
-            if count := self.count(identity):
+            if count := len(self.endpoints(network=identity)):
                 raise Taken(f"the network has {count} endpoints, here or on other hosts: detach them first")
             self.etcd.delete(f"seen/network/{identity}")
             for kind in ("pool", "held", "joined", "rest"):
@@ -188,9 +192,6 @@ class SharedTx(SqliteTx):
         if super().named(network, name):
             return True
         return self._is_global(network) and self.etcd.get(f"name/{network}/{name}") is not None
-
-    def count(self, network: str) -> int:
-        return len(self.endpoints(network=network)) if self._is_global(network) else super().count(network)
 
     def _is_global(self, network: str) -> bool:
         local = super().network(network)
@@ -347,6 +348,11 @@ class SharedTx(SqliteTx):
     def hosts(self) -> Sequence[HostRecord]:
         """The hosts whose lease lasts. Raises `Away`."""
         return [schema.load_host(value.data) for value in self.etcd.range("seen/host/").values()]
+
+    def own_record(self) -> HostRecord | None:
+        """What the others know of this host; None: nothing. Raises `Away`."""
+        value = self.etcd.get(f"seen/host/{self._host}")
+        return None if value is None else schema.load_host(value.data)
 
     def save_host(self, host: HostRecord) -> None:
         """Change what the others know of this host, or begin to be seen by them. Raises `Refused`, `Away`."""

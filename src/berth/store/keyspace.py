@@ -95,7 +95,7 @@ class View:
         self.writing = writing
         self._token = f"{space.host} {secrets.token_hex(8)}"
         self._lock = 0  # the revision that made it
-        self._revision = 0
+        self.revision = 0  # that it sees; 0: nothing was read yet
         self._away: Away | None = None  # known by now, and not to be found out again
         self._read: dict[str, dict[str, Value]] = {}  # by prefix
         self._singles: dict[str, Value | None] = {}
@@ -128,10 +128,10 @@ class View:
     def ask(self, *keys: str) -> None:
         """Read keys at once that `get` will be asked for. Raises what `Gateway.call` raises."""
         self.begin()
-        at = {"revision": str(self._revision)} if self._revision else {}
+        at = {"revision": str(self.revision)} if self.revision else {}
         reads = [{"requestRange": self.space.one(key) | at} for key in keys]
         answer = self._call("/v3/kv/txn", {"success": reads})
-        self._revision = self._revision or int(answer["header"]["revision"])
+        self.revision = self.revision or int(answer["header"]["revision"])
         for key, response in zip(keys, answer["responses"], strict=True):
             self._singles[key] = self.space.values(response["response_range"]).get(key)
 
@@ -157,10 +157,10 @@ class View:
 
     def _fetch(self, request: Json) -> dict[str, Value]:
         self.begin()
-        if self._revision:
-            request = request | {"revision": str(self._revision)}
+        if self.revision:
+            request = request | {"revision": str(self.revision)}
         answer = self._call("/v3/kv/range", request)
-        self._revision = self._revision or int(answer["header"]["revision"])
+        self.revision = self.revision or int(answer["header"]["revision"])
         return self.space.values(answer)
 
     def _call(self, path: str, message: Json) -> Json:
@@ -214,7 +214,7 @@ class View:
             self._lock = int(first["response_range"]["kvs"][0]["create_revision"])
         else:
             self._lock = int(answer["header"]["revision"])
-        self._revision = int(answer["header"]["revision"])
+        self.revision = int(answer["header"]["revision"])
         self._read["seen/network/"] = space.values(networks["response_range"])
         self._singles[me] = space.values(host["response_range"]).get(me)
         return True

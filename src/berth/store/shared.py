@@ -14,6 +14,7 @@ from pathlib import Path
 from berth import durable, ipam
 from berth.errors import Taken
 from berth.model import Contact, Endpoint, HostRecord, Network
+from berth.seams import Heard
 from berth.store import nodes
 from berth.store.etcd import Held, SharedTransaction, SharedTx, held
 from berth.store.gateway import Away, Gateway, Members
@@ -244,8 +245,8 @@ class SharedStore(SqliteStore):
             nodes.forget(tx.etcd, host, alive=alive)
         return freed
 
-    def watch(self, changed: Callable[[frozenset[str]], None]) -> Callable[[], None]:
-        """Tell the ids of global networks that changed, from a thread; none: anything may have. Gives how to stop."""
+    def watch(self, changed: Callable[[Heard], None]) -> Callable[[], None]:
+        """Tell what changes, from a thread, in order and without a gap. Gives how to stop it."""
         watcher = Watcher(Gateway(self._where), self._prefix, changed)
         self._watchers.append(watcher)
         return watcher.stop

@@ -172,6 +172,10 @@ class SqliteTx:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
+    @property
+    def revision(self) -> int:
+        return 0
+
     def network(self, name_or_id: str) -> Network | None:
         row = self._db.execute(
             "SELECT body FROM network WHERE name = ?1 OR id = ?1 ORDER BY name = ?1 DESC", (name_or_id,)
@@ -333,6 +337,9 @@ class SqliteTx:
 
     def hosts(self) -> Sequence[HostRecord]:
         return ()
+
+    def own_record(self) -> HostRecord | None:
+        return None
 
     def save_host(self, host: HostRecord) -> None:
         raise Unsupported(f"no other host sees this store, so host {host.name} needs no record: use --store etcd://…")

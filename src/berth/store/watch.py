@@ -10,7 +10,9 @@ import time
 from base64 import b64decode
 from collections.abc import Callable
 
+from berth import schema
 from berth.errors import BerthError
+from berth.seams import Heard, Turn
 from berth.store.gateway import Compacted, Gateway, Json, b64
 
 _PAUSE = 0.2  # seconds between two tries
@@ -18,9 +20,9 @@ log = logging.getLogger("berth")
 
 
 class Watcher:
-    """A thread that tells which networks changed, until it is stopped."""
+    """A thread that tells what changes, until it is stopped."""
 
-    def __init__(self, gateway: Gateway, prefix: str, changed: Callable[[frozenset[str]], None]) -> None:
+    def __init__(self, gateway: Gateway, prefix: str, changed: Callable[[Heard], None]) -> None:
         self._gateway = gateway
         self._prefix = f"{prefix}seen/"
         self._changed = changed
@@ -69,16 +71,22 @@ class Watcher:
         now = int(self._gateway.call("/v3/kv/range", anything)["header"]["revision"])
         if self._next == 0 or self._next > now + 1:
             self._next = now + 1
-            self._changed(frozenset())
+            self._changed(Heard())
 
     def _hear(self, events: list[Json]) -> None:
-        nets: set[str] = set()
-        hosts = False
+        hosts, made, turns = False, set[str](), dict[str, Turn]()
         for event in events:
             kind, _, rest = b64decode(event["kv"]["key"]).decode()[len(self._prefix) :].partition("/")
             self._next = max(self._next, int(event["kv"]["mod_revision"]) + 1)
-            hosts = hosts or kind == "host"
-            if kind != "host":
-                nets.add(rest.partition("/")[0])
-        if hosts or nets:
-            self._changed(frozenset() if hosts else frozenset(nets))
+            network, _, identity = rest.partition("/")
+            match kind:
+                case "host":
+                    hosts = True
+                case "network":
+                    made.add(network)
+                case "endpoint":
+                    gone = event.get("type") == "DELETE"
+                    ep = None if gone else schema.load_endpoint(b64decode(event["kv"]["value"]))
+                    turns[identity] = Turn(network, identity, ep)
+        if hosts or made or turns:
+            self._changed(Heard(self._next - 1, hosts, frozenset(made), tuple(turns.values())))

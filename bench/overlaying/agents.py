@@ -1,0 +1,217 @@
+"""Simulated hosts on a real etcd: each has a lease that it keeps, one endpoint, and a watch like a daemon's.
+
+    python agents.py NETWORK SUBNET HOST PORT
+
+Told on stdin, a line each; each is answered by a line of JSON when it is done:
+    grow N          have N of them
+    deaf N          have N endpoints of hosts that do not watch, all on one lease
+    change N RATE TAG   move N of their endpoints to hosts 10.TAG.…, each in a transaction, RATE a second at most
+    burst N TAG     the same with a hundred in a transaction, as fast as etcd takes them
+    heard           how many messages and bytes their watches have got since this was last asked, and the CPU time
+What they hear they count and do not read: there is no kernel behind them. They yield to whoever wants the processor, as
+their own would not be that of the hosts that are measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import threading
+import time
+from base64 import b64decode
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from ipaddress import ip_address, ip_interface, ip_network
+from itertools import count
+
+from berth import schema
+from berth.model import Endpoint, HostRecord, Network, Sandbox
+from berth.store.etcd import Held
+from berth.store.gateway import Gateway, Members, after, b64
+
+_TTL, _BEAT = 60, 5  # seconds, as a daemon's: it asks for its record and renews its lease
+_YIELD = 19  # nice(2)
+_WRITERS = 8
+_AT_ONCE = 100  # operations; etcd takes 128 in a transaction
+_FIRST = 2**14  # of the subnet's addresses
+
+
+class Ear(asyncio.Protocol):
+    """One watch: it counts."""
+
+    messages = 0
+    size = 0
+
+    def __init__(self, prefix: bytes) -> None:
+        start = {"key": b64(prefix), "range_end": b64(after(prefix))}
+        self._body = json.dumps({"create_request": start}).encode()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask for the watch."""
+        assert isinstance(transport, asyncio.Transport)
+        head = f"POST /v3/watch HTTP/1.1\r\nHost: etcd\r\nContent-Length: {len(self._body)}\r\n\r\n"
+        transport.write(head.encode() + self._body)
+
+    def data_received(self, data: bytes) -> None:
+        """Each message is one object, under "result"."""
+        Ear.messages += data.count(b'{"result"')
+        Ear.size += len(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Nobody would count any more."""
+        sys.exit("agents: etcd has ended a watch")
+
+
+class Agents:
+    """All of them."""
+
+    def __init__(self, net: Network, host: str, port: int) -> None:
+        self._net, self._where = net, (host, port)
+        self._first = ip_network(net.pools[0].subnet).network_address + _FIRST
+        self._endpoints: list[Endpoint] = []
+        self._leases: list[int] = []  # in the same order
+        self._lock = threading.Lock()
+        self._writers = [Gateway(Members((self._where,))) for _ in range(_WRITERS)]
+        self._pool = ThreadPoolExecutor(_WRITERS)
+        threading.Thread(target=self._keep, daemon=True).start()
+
+    async def grow(self, size: int) -> None:
+        """Register hosts until there are so many."""
+        new = range(len(self._endpoints), size)
+        await self._spread([partial(self._register, number=number) for number in new])
+        self._sort()
+        for _ in new:
+            await asyncio.get_running_loop().create_connection(lambda: Ear(b"/berth/seen/"), *self._where)
+
+    async def deaf(self, size: int) -> None:
+        """Have so many endpoints of hosts that hear nothing."""
+        lease = self._grant(self._writers[0])
+        await self._spread([partial(self._register, number=number, lease=lease) for number in range(size)])
+        self._sort()
+
+    def _grant(self, gateway: Gateway) -> int:
+        return int(gateway.call("/v3/lease/grant", {"TTL": str(_TTL)})["ID"])
+
+    def _sort(self) -> None:
+        found = sorted(zip(self._endpoints, self._leases, strict=True), key=lambda each: each[0].id)
+        self._endpoints, self._leases = [ep for ep, _ in found], [lease for _, lease in found]
+
+    def _register(self, gateway: Gateway, number: int, lease: int = 0) -> None:
+        lease = lease or self._grant(gateway)
+        host = f"{number:016x}"
+        address = self._first + number
+        interface = ip_interface(f"{address}/{self._net.pools[0].subnet.prefixlen}")
+        ep = Endpoint(
+            id=f"{number:064x}",
+            network=self._net.id,
+            name=f"agent-{number}",
+            sandbox=Sandbox(f"/run/netns/agent-{number}", f"netns:{number}"),
+            link=f"bv{number:012x}",
+            ifname="eth0",
+            mac=self._net.mac_for("", (interface,)),
+            addresses=(interface,),
+            default_route=(4,),
+            host=host,
+            vtep=_vtep(1, number),
+        )
+        record = HostRecord(host, f"agent-{number}", (ip_address(ep.vtep),), "", "2026-01-01T00:00:00Z")
+        held = json.dumps({"host": Held(host, ep.id).host, "endpoint": ep.id}).encode()
+        keys = {
+            f"seen/host/{host}": (schema.dump(record), lease),
+            f"seen/endpoint/{ep.network}/{ep.id}": (schema.dump(ep), lease),
+            f"name/{ep.network}/{ep.name}": (ep.id.encode(), lease),
+            f"held/{ep.network}/{address}": (held, 0),
+        }
+        gateway.call("/v3/kv/txn", {"success": [_put(key, *value) for key, value in keys.items()]})
+        with self._lock:
+            self._endpoints.append(ep)
+            self._leases.append(lease)
+
+    async def change(self, size: int, rate: float, tag: int) -> float:
+        """Move endpoints to another host each; the seconds that it took."""
+        start = time.monotonic()
+        times = [start + number / rate for number in range(size)]
+        await self._spread([partial(self._move, numbers=[n], when=when, tag=tag) for n, when in enumerate(times)])
+        return time.monotonic() - start
+
+    async def burst(self, size: int, tag: int) -> float:
+        """The same at once."""
+        start = time.monotonic()
+        parts = [range(first, min(first + _AT_ONCE, size)) for first in range(0, size, _AT_ONCE)]
+        await self._spread([partial(self._move, numbers=part, when=0.0, tag=tag) for part in parts])
+        return time.monotonic() - start
+
+    def _move(self, gateway: Gateway, numbers: Sequence[int], when: float, tag: int) -> None:
+        time.sleep(max(0, when - time.monotonic()))
+        puts = []
+        for number in numbers:
+            ep = replace(self._endpoints[number % len(self._endpoints)], vtep=_vtep(tag, number))
+            lease = self._leases[number % len(self._leases)]
+            puts.append(_put(f"seen/endpoint/{ep.network}/{ep.id}", schema.dump(ep), lease))
+        gateway.call("/v3/kv/txn", {"success": puts})
+
+    async def _spread(self, work: Sequence[Callable[[Gateway], None]]) -> None:
+        """Do it all, with so many writers, in order of the beginnings."""
+        numbers = count()
+
+        def some(gateway: Gateway) -> None:
+            while (number := next(numbers)) < len(work):
+                work[number](gateway)
+
+        loop = asyncio.get_running_loop()
+        await asyncio.gather(*(loop.run_in_executor(self._pool, some, gateway) for gateway in self._writers))
+
+    def _keep(self) -> None:
+        """Renew all leases, evenly over a beat, as their daemons would."""
+        gateway = Gateway(Members((self._where,)))
+        while True:
+            start, leases = time.monotonic(), sorted(set(self._leases))
+            for number, lease in enumerate(leases):
+                time.sleep(max(0, start + _BEAT * number / len(leases) - time.monotonic()))
+                gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/host/{number:016x}".encode())})
+                gateway.call("/v3/lease/keepalive", {"ID": str(lease)})
+            time.sleep(max(0.1, start + _BEAT - time.monotonic()))
+
+
+def _vtep(tag: int, number: int) -> str:
+    return f"10.{tag}.{number // 250}.{number % 250 + 1}"
+
+
+def _put(key: str, data: bytes, lease: int) -> dict[str, object]:
+    return {"requestPut": {"key": b64(f"/berth/{key}".encode()), "value": b64(data), "lease": str(lease)}}
+
+
+async def main() -> None:
+    """Do what is asked for until stdin ends."""
+    network, host, port = sys.argv[1:]
+    os.nice(_YIELD)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    gateway = Gateway(Members(((host, int(port)),)))
+    found = gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/network/{network}".encode())})
+    agents = Agents(schema.load_network(b64decode(found["kvs"][0]["value"])), host, int(port))
+    loop = asyncio.get_running_loop()
+    while words := (await loop.run_in_executor(None, sys.stdin.readline)).split():
+        said: object = None
+        match words:
+            case ["grow", size]:
+                await agents.grow(int(size))
+            case ["deaf", size]:
+                await agents.deaf(int(size))
+            case ["change", size, rate, tag]:
+                said = await agents.change(int(size), float(rate), int(tag))
+            case ["burst", size, tag]:
+                said = await agents.burst(int(size), int(tag))
+            case ["heard"]:
+                said = [Ear.messages, Ear.size, time.process_time()]
+                Ear.messages = Ear.size = 0
+        print(json.dumps(said), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -271,9 +271,10 @@ def _keyboard(browser: webdriver.Chrome) -> None:
 def _keep(browser: webdriver.Chrome, name: str) -> None:
     """A screenshot, where somebody wants to look at it."""
     if directory := os.environ.get("BERTH_SCREENSHOTS"):
+        browser.execute_script("scrollTo(0, 0)")
         high = browser.execute_script("return document.documentElement.scrollHeight")
         wide = browser.execute_script("return document.documentElement.clientWidth")
-        clip = {"x": 0, "y": 0, "width": wide, "height": min(high, 2600), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": wide, "height": min(high, 3200), "scale": 1}
         shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         Path(directory, name).write_bytes(b64decode(shot["data"]))
 
@@ -286,6 +287,8 @@ def test_the_forms(ground: Ground, browser: webdriver.Chrome) -> None:
     assert serious(browser) == []
     _fill(browser, "Create a network", name="handmade", subnets="10.77.0.0/24")
     until(lambda: "handmade" in ground.berth("network", "ls"))
+    known = "return [...document.querySelectorAll('#known-networks option')].map(option => option.value)"
+    until(lambda: "handmade" in browser.execute_script(known))
     _fill(browser, "Attach a sandbox", network="handmade", sandbox="byhand", name="byhand")
     until(lambda: "byhand" in rows(browser))
     _fill(browser, "Publish a port", endpoint="byhand", publish="9090:90")

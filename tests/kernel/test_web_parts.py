@@ -15,6 +15,7 @@ from berth.daemon.look import Finding, Look, Sources
 from berth.daemon.metrics import Metrics
 from berth.daemon.page import Page
 from berth.daemon.worker import Worker
+from berth.errors import Refused
 
 from .conftest import Host
 from .running import until
@@ -75,3 +76,48 @@ def test_what_the_doctor_says_is_shown_when_it_has_said_it(host: Host, monkeypat
         worker.close(engine.close)
     assert "gateway-address-on-bridge" in shown and "&lt;b&gt;br0" in shown and "<b>" not in shown
     until(lambda: threading.active_count() <= threads)  # a thread would keep the test's namespaces
+
+
+def test_the_doctor_looks_once_at_a_time_rests_and_may_fail(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BERTH_STATE", "/run/berth-state")
+    engine = wire.engine()
+    worker = Worker(engine.free)
+    go_on = threading.Event()
+    looks = 0
+
+    def doctor() -> Sequence[Finding]:
+        nonlocal looks
+        looks += 1
+        assert go_on.wait(10)
+        if looks == 2:
+            raise Refused("etcd is <away>")
+        return ()
+
+    async def looks_on() -> list[str]:
+        events = Events()
+        events.begin()
+        look = Look(engine, worker, Sources(wire.host, wire.traffic, wire.neighbours, doctor), events.nudge)
+        page = Page(look, events, Metrics())
+        said = []
+        for _ in range(2):
+            go_on.clear()
+            following = events.follow()
+            told = asyncio.ensure_future(anext(following))
+            await asyncio.sleep(0)  # it follows from now on
+            for _ in range(3):
+                look.examine()
+                await look.report()
+            go_on.set()
+            await asyncio.wait_for(told, 10)
+            await following.aclose()  # type: ignore[attr-defined]
+            said.append((await page._rendered())["examined"])
+        await look.report()
+        return said
+
+    try:
+        well, failed = asyncio.run(looks_on())
+    finally:
+        worker.close(engine.close)
+    assert "All is well" in well and "Looked at" in well
+    assert "The doctor could not look: etcd is &lt;away&gt;" in failed
+    assert looks == 2, "asked for again by hand only, and never two at once"

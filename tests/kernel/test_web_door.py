@@ -85,7 +85,16 @@ class Browser:
 
 def test_only_the_link_opens_the_page(daemon: Daemon) -> None:
     browser = Browser(daemon.berth("web"))
-    for path in ("/", "/metrics", "/v1/networks", "/v1/events", "/web/page.js", "/?token=guessed", "/?token="):
+    for path in (
+        "/",
+        "/metrics",
+        "/v1/networks",
+        "/v1/events",
+        "/web/page.js",
+        "/web/examine",
+        "/?token=guessed",
+        "/?token=",
+    ):
         assert browser.ask(path).status == 403, path
     entered = browser.enter()
     cookie = entered.headers["Set-Cookie"].lower()

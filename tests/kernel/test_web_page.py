@@ -152,6 +152,14 @@ def rows(browser: webdriver.Chrome) -> dict[str, str]:
     return dict(found)
 
 
+def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
+    """In one step: the page may put its parts in place anew at any time."""
+    found: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll(arguments[0])].map(element => element.innerText)", selector
+    )
+    return found
+
+
 def serious(browser: webdriver.Chrome) -> list[Any]:
     """What axe-core finds that hinders people."""
     browser.execute_script((importlib.resources.files("axe_core_python") / "axe.min.js").read_text())
@@ -191,11 +199,10 @@ def _shows_all(ground: Ground, browser: webdriver.Chrome) -> None:
     shown = rows(browser)
     assert sorted(shown) == sorted(f"{net}-{n}" for net, count in NETWORKS.items() for n in range(count))
     assert "10.50.0.2" in shown["backend-0"] and "fd50::2" in shown["backend-0"]
-    names = [element.text for element in browser.find_elements(By.CSS_SELECTOR, ".net h3")]
-    assert sorted(names) == sorted(NETWORKS)
+    assert sorted(texts(browser, ".net h3")) == sorted(NETWORKS)
     assert "8001→80/tcp" in browser.find_element(By.ID, "ports").text
-    (leased,) = browser.find_elements(By.CSS_SELECTOR, "#leases tbody tr")
-    assert re.fullmatch(r"192\.168\.7\.2[012]\d lan-7 br0 192\.168\.7\.1 11 h 59 min ok", leased.text), leased.text
+    (leased,) = (" ".join(row.split()) for row in texts(browser, "#leases tbody tr"))
+    assert re.fullmatch(r"192\.168\.7\.2[012]\d lan-7 br0 192\.168\.7\.1 11 h 5\d min ok", leased), leased
     pictured = browser.find_element(By.ID, "map").get_attribute("innerHTML") or ""
     assert "192.168.7.60" in pictured, "the LAN's other machine that the kernel has met"
     _no_label_over_another(browser)
@@ -271,9 +278,10 @@ def _keyboard(browser: webdriver.Chrome) -> None:
 def _keep(browser: webdriver.Chrome, name: str) -> None:
     """A screenshot, where somebody wants to look at it."""
     if directory := os.environ.get("BERTH_SCREENSHOTS"):
+        browser.execute_script("scrollTo(0, 0)")
         high = browser.execute_script("return document.documentElement.scrollHeight")
         wide = browser.execute_script("return document.documentElement.clientWidth")
-        clip = {"x": 0, "y": 0, "width": wide, "height": min(high, 2600), "scale": 1}
+        clip = {"x": 0, "y": 0, "width": wide, "height": min(high, 3200), "scale": 1}
         shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
         Path(directory, name).write_bytes(b64decode(shot["data"]))
 
@@ -286,6 +294,8 @@ def test_the_forms(ground: Ground, browser: webdriver.Chrome) -> None:
     assert serious(browser) == []
     _fill(browser, "Create a network", name="handmade", subnets="10.77.0.0/24")
     until(lambda: "handmade" in ground.berth("network", "ls"))
+    known = "return [...document.querySelectorAll('#known-networks option')].map(option => option.value)"
+    until(lambda: "handmade" in browser.execute_script(known))
     _fill(browser, "Attach a sandbox", network="handmade", sandbox="byhand", name="byhand")
     until(lambda: "byhand" in rows(browser))
     _fill(browser, "Publish a port", endpoint="byhand", publish="9090:90")

@@ -129,6 +129,10 @@ class Look:
         except BerthError as error:
             log.warning("the doctor fails: %s", error)
             self._report = replace(self._report, failed=str(error))
+        except Exception as error:
+            log.exception("the doctor")
+            what = f"{type(error).__name__}, a fault of Berth's: see the daemon's log"
+            self._report = replace(self._report, failed=what)
         finally:
             rest = max(_REST, (time.process_time() - used) / _SHARE)
             self._due, self._examining = time.monotonic() + rest, None

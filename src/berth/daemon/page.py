@@ -26,6 +26,7 @@ from berth.topology import Lent, Topology, svg
 _HERE = Path(__file__).parent / "web"
 _FILES = {"page.js": "text/javascript", "page.css": "text/css", "icon.svg": "image/svg+xml"}
 _ROUND = 2  # seconds between two looks at the counters
+_BREATH = 0.25  # seconds after a change: of many in a row a page hears together, and draws itself anew once
 _PARTS = ("map", "networks", "endpoints", "ports", "leases", "examined", "findings")
 
 
@@ -102,6 +103,7 @@ class Page:
                 changed.clear()
                 if not ended.is_set():
                     yield frame("change", b"{}")
+                    await asyncio.sleep(_BREATH)
         finally:
             following.cancel()
 

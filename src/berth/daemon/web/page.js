@@ -55,6 +55,7 @@ function put(fresh) {
   filter();
   traffic();
   times();
+  suggest();
 }
 
 function span(seconds) {
@@ -191,6 +192,14 @@ async function submit(event) {
     byId("said").textContent = "the daemon does not answer";
   } finally {
     button.disabled = false;
+  }
+}
+
+// What can be named in the forms, by what the page shows.
+function suggest() {
+  for (const [list, names] of [["known-networks", ".net h3"], ["known-endpoints", "#endpoints tbody th"]]) {
+    const options = [...document.querySelectorAll(names)].map((element) => new Option(element.textContent));
+    byId(list)?.replaceChildren(...options);
   }
 }
 

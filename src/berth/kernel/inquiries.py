@@ -103,11 +103,12 @@ def pings(ns: str, address: Address) -> bool:
 
 
 def halt(net: Network, ep: Endpoint, address: Address, who_has: WhoHas) -> str:
-    """Who ends a ping to an address, in words; "" where that cannot be told."""
+    """Who ends a ping to an address, in words; "" where that cannot be told, or it arrives by what is remembered."""
     try:
-        return verdict(trace.follow(net, ep, Target(address), who_has)).message
+        said = verdict(trace.follow(net, ep, Target(address), who_has))
     except (BerthError, OSError):
         return ""
+    return "" if said.arrived else said.message
 
 
 def followed(facts: Facts, missed: Sequence[Unreached], who_has: WhoHas) -> Iterator[Unreached]:

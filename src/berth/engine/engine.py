@@ -195,6 +195,10 @@ class Engine:
         """Free the addresses of hosts that are gone for long; the ids of their endpoints."""
         return hosts.expire(self._parts)
 
+    def recorded(self) -> Records:
+        """What is on record. Changes nothing."""
+        return reconcile.recorded(self._parts)
+
     def examine(self) -> Records:
         """What is on record, and what `reconcile` would do. Changes nothing."""
         return reconcile.examine(self._parts)

@@ -48,6 +48,12 @@ def _recorded(parts: Parts) -> _Recorded:
         return _Recorded(networks, tuple(tx.endpoints()), others, tuple(tx.leases()), len(tx.intents()))
 
 
+def recorded(parts: Parts) -> Records:
+    """What is on record, and nothing of what is."""
+    found = _recorded(parts)
+    return Records(found.networks, found.endpoints, leases=found.leases)
+
+
 def examine(parts: Parts) -> Records:
     """What is on record, and what `reconcile` would do to host and records. Changes nothing.
 

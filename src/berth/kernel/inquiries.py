@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from berth.doctor.facts import Deaf, Facts, Records, Unreached
+from berth.doctor.facts import Deaf, Records
 from berth.doctor.journey import Answer, Target, verdict
 from berth.errors import BerthError
 from berth.kernel import diag, listeners, trace
@@ -109,14 +109,6 @@ def halt(net: Network, ep: Endpoint, address: Address, who_has: WhoHas) -> str:
     except (BerthError, OSError):
         return ""
     return "" if said.arrived else said.message
-
-
-def followed(facts: Facts, missed: Sequence[Unreached], who_has: WhoHas) -> Iterator[Unreached]:
-    """The same, the first of them followed on its way: one at a time can be."""
-    networks = {net.id: net for net in facts.records.networks}
-    for number, each in enumerate(missed):
-        words = "" if number else halt(networks[each.endpoint.network], each.endpoint, each.address, who_has)
-        yield Unreached(each.endpoint, each.address, each.kind, words)
 
 
 # --- services ---

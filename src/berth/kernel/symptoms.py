@@ -64,10 +64,21 @@ def gather(records: Records, ways: Ways) -> Facts:
                 each for each in (told.result() for told in deaf) if each is not None and _plugged(each.endpoint)
             ),
             unheard=tuple(each for each in unheard.result() if _plugged(each[0])),
-            unreached=tuple(
-                inquiries.followed(facts, [each for each in lost.result() if _plugged(each.endpoint)], ways.who_has)
-            ),
+            unreached=tuple(each for each in lost.result() if _plugged(each.endpoint)),
         )
+
+
+def followed(facts: Facts, who_has: WhoHas) -> Facts:
+    """The same, with what does not answer followed on its way: the first of it, since one at a time can be.
+
+    Not while drift is looked for: the table that asks for the trace would be somebody's that there is nobody for.
+    """
+    if not facts.unreached:
+        return facts
+    first, *others = facts.unreached
+    net = next(net for net in facts.records.networks if net.id == first.endpoint.network)
+    halt = inquiries.halt(net, first.endpoint, first.address, who_has)
+    return replace(facts, unreached=(replace(first, halt=halt), *others))
 
 
 def _plugged(ep: Endpoint) -> bool:

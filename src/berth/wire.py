@@ -167,19 +167,26 @@ def examine(store: str | None = None, internet: Sequence[Address] = ()) -> Facts
     `internet`: whom containers should reach, if the host does. Takes a second or two, of which the state lock is held
     for next to nothing.
     """
-    from berth.kernel.symptoms import Ways, gather
+    from concurrent.futures import ThreadPoolExecutor
+
+    from berth.kernel.symptoms import Ways, followed, gather
     from berth.lan.asking import who_has
     from berth.lan.overlap import offered
 
-    examining = engine(store)
-    try:
-        records = examining.examine()
-    finally:
-        examining.close()
     answering = _daemon(socket_path())
     if answering is not None:
         answering.close()
-    return gather(records, Ways(who_has, offered, _keeping, answering is not None, tuple(internet)))
+    ways = Ways(who_has, offered, _keeping, answering is not None, tuple(internet))
+    examining = engine(store)
+    try:
+        # The one reads a thousand sandboxes while the other waits for answers.
+        with ThreadPoolExecutor(1) as other:
+            gathering = other.submit(gather, examining.on_record(), ways)
+            records = examining.examine()
+            facts = gathering.result().compared(records)
+    finally:
+        examining.close()
+    return followed(facts, who_has)
 
 
 def internet() -> tuple[Address, ...]:

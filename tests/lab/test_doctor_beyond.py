@@ -83,6 +83,25 @@ def address(ground: Ground, name: str) -> str:
     return str(found).partition("/")[0]
 
 
+# --- while others work ---------------------------------------------------------------------------------
+
+
+def test_nobody_is_kept_waiting_and_nothing_is_seen_half_done(both: Ground) -> None:
+    done = both.lab.run("host", ["sh", "-c", "flock $BERTH_STATE/berth.lock berth doctor"], timeout=60)
+    assert (done.returncode, done.stdout) == (0, "nothing wrong was found\n"), done
+    both.sandbox("busy")
+    verbs = "while :; do berth attach back busy >&2; berth detach back busy >&2; done"
+    with both.lab.popen(
+        "host", ["setpriv", "--pdeathsig", "KILL", "sh", "-c", verbs], stdout=NULL, stderr=NULL
+    ) as at_work:
+        try:
+            for _ in range(3):
+                assert examined(both) == []
+        finally:
+            at_work.kill()
+    both.tried("detach back busy")
+
+
 # --- who is reached -------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network
 
 from berth.model import Address, Endpoint, Host, HostLink, Ipam, LeaseRecord, Network, Node, PortMapping
@@ -147,6 +147,17 @@ class Facts:
     ] = ()  # where Docker has rules: nftables | iptables-nft | iptables-legacy; the first is in use
     now: float = 0  # seconds since 1970
     probed: tuple[Probed, ...] = ()
+
+    def compared(self, records: Records) -> Facts:
+        """The same with what was found of the records meanwhile: who is gone lacks nothing."""
+        there = {ep.id for ep in records.endpoints} - {ep.id for ep in records.gone}
+        return replace(
+            self,
+            records=records,
+            unheard=tuple(each for each in self.unheard if each[0].id in there),
+            unreached=tuple(each for each in self.unreached if each.endpoint.id in there),
+            deaf=tuple(each for each in self.deaf if each.endpoint.id in there),
+        )
 
     def uplinks(self, net: Network) -> tuple[HostLink, ...]:
         """The ports of a LAN's bridge that are not cables of containers."""

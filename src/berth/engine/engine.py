@@ -227,6 +227,10 @@ class Engine:
         """Free the addresses of hosts that are gone for long; the ids of their endpoints."""
         return hosts.expire(self._parts)
 
+    def on_record(self) -> Records:
+        """What an examination begins with: all that is on record, and where other hosts are. Changes nothing."""
+        return reconcile.on_record(self._parts)
+
     def examine(self) -> Records:
         """What is on record, and what `reconcile` would do. Changes nothing."""
         return reconcile.examine(self._parts)

@@ -49,6 +49,12 @@ def _recorded(parts: Parts) -> _Recorded:
         return _Recorded(networks, tuple(tx.endpoints()), others, tuple(tx.leases()), len(tx.intents()))
 
 
+def on_record(parts: Parts) -> Records:
+    """What is on record, and nothing of what is."""
+    found = _recorded(parts)
+    return Records(found.networks, found.endpoints, leases=found.leases, spanned=overlays.examine(parts))
+
+
 def examine(parts: Parts) -> Records:
     """What is on record, and what `reconcile` would do to host and records. Changes nothing.
 

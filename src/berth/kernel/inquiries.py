@@ -10,7 +10,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 
-from berth.doctor.facts import Deaf, Facts, Records, Unreached
+from berth.doctor.facts import Deaf, Records
 from berth.doctor.journey import Answer, Target, verdict
 from berth.errors import BerthError
 from berth.kernel import diag, listeners, trace
@@ -103,19 +103,12 @@ def pings(ns: str, address: Address) -> bool:
 
 
 def halt(net: Network, ep: Endpoint, address: Address, who_has: WhoHas) -> str:
-    """Who ends a ping to an address, in words; "" where that cannot be told."""
+    """Who ends a ping to an address, in words; "" where that cannot be told, or it arrives by what is remembered."""
     try:
-        return verdict(trace.follow(net, ep, Target(address), who_has)).message
+        said = verdict(trace.follow(net, ep, Target(address), who_has))
     except (BerthError, OSError):
         return ""
-
-
-def followed(facts: Facts, missed: Sequence[Unreached], who_has: WhoHas) -> Iterator[Unreached]:
-    """The same, the first of them followed on its way: one at a time can be."""
-    networks = {net.id: net for net in facts.records.networks}
-    for number, each in enumerate(missed):
-        words = "" if number else halt(networks[each.endpoint.network], each.endpoint, each.address, who_has)
-        yield Unreached(each.endpoint, each.address, each.kind, words)
+    return "" if said.arrived else said.message
 
 
 # --- services ---

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import time
+from pathlib import Path
 from threading import Thread
 
 from berth.errors import Refused
+from berth.kernel.netlink import NETFILTER
 
 _NULL = subprocess.DEVNULL
 _PATIENCE, _POLL = 5.0, 0.02  # seconds
+_LISTENS_WITHIN = 2.0
+_TRACES = 1 << 9 - 1  # of the groups of a socket: NFNLGRP_NFTRACE
 
 
 def listed(family: str, table: str, chain: str) -> str:
@@ -60,6 +64,19 @@ class Tracing:
             if time.monotonic() >= until or self._owner.poll() is not None:
                 raise Refused("nftables will not trace: is another `berth trace` at work? see `nft list tables netdev`")
             time.sleep(_POLL)
+        until = time.monotonic() + _LISTENS_WITHIN
+        while not self._listens() and time.monotonic() < until:
+            time.sleep(_POLL)
+
+    def _listens(self) -> bool:
+        """Whether the listener hears already: on a busy machine it takes its time, and what it misses is not told.
+
+        It is known by its process id, which the kernel gives to a program's first netlink socket (netlink(7)).
+        """
+        rows = (line.split() for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:])
+        return any(
+            row[1] == str(NETFILTER) and row[2] == str(self._monitor.pid) and int(row[3], 16) & _TRACES for row in rows
+        )
 
     def lines(self, settle: float) -> list[str]:
         """What was printed so far, once nothing new has come for some seconds."""

@@ -13,7 +13,20 @@ from functools import cache
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface, ip_network
 
 from berth.errors import NotFound
-from berth.kernel.netlink import CREATE, EXCL, REPLACE, Message, Netlink, Refusal, attr, attrs, nest, number, string
+from berth.kernel.netlink import (
+    CREATE,
+    EXCL,
+    REPLACE,
+    Message,
+    Netlink,
+    Refusal,
+    attr,
+    attrs,
+    items,
+    nest,
+    number,
+    string,
+)
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.netlink import u32 as u32_attr
 from berth.state import MAIN_TABLE, Addr, Bridge, Route, Veth
@@ -370,6 +383,10 @@ def links(nl: Netlink) -> Iterator[Link]:
             yield decoded
 
 
+_IFLA_EXT_MASK, _SKIP_STATISTICS = 29, 8  # RTEXT_FILTER_SKIP_STATS
+_OF_ENDS = frozenset({_IFLA_IFNAME, _IFLA_ADDRESS, _IFLA_MTU})
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """What of a link its far end's namespace has to know."""
@@ -382,8 +399,13 @@ class End:
 def ends(nl: Netlink) -> dict[int, End]:
     """The links of the namespace by index, with little told of each: for those who look into a thousand."""
     found = {}
-    for data in nl.dump(GETLINK, _ifinfo()):
-        told = attrs(data, IFINFO.size)
+    for data in nl.dump(GETLINK, _ifinfo() + u32_attr(_IFLA_EXT_MASK, _SKIP_STATISTICS)):
+        told: dict[int, bytes] = {}
+        for kind, value in items(data, IFINFO.size):
+            if kind in _OF_ENDS:
+                told[kind] = value
+                if len(told) == len(_OF_ENDS):  # the rest is most of it
+                    break
         name, mac = string(told.get(_IFLA_IFNAME, b"")), told.get(_IFLA_ADDRESS, b"").hex(":")
         found[IFINFO.unpack_from(data)[2]] = End(name, mac, number(told.get(_IFLA_MTU, b"")))
     return found

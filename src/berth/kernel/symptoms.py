@@ -14,7 +14,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from berth.doctor.facts import Facts, ForeignChain, Keeping, Overlap, Records, Unreached, is_cable, own_bridges
 from berth.kernel import docker, inquiries, neighbours, nft, nft_text, read, sysctl, underlay
-from berth.kernel.netlink import NETFILTER, Netlink
+from berth.kernel.netlink import NETFILTER, ROUTE, Netlink
 from berth.model import Address, Endpoint, Host, PortMapping
 from berth.seams import WhoHas
 
@@ -61,11 +61,31 @@ def gather(records: Records, ways: Ways) -> Facts:
             docker=docker.backends() if records.networks else (),
             answers={(dev, ip): macs for (dev, _), told in asked.items() for ip, macs in told.result().items()},
             overlaps=tuple(Overlap(net, *each) for net, told in offered if (each := told.result()) is not None),
-            deaf=tuple(filter(None, (told.result() for told in deaf))),
-            unheard=unheard.result(),
-            unreached=tuple(inquiries.followed(facts, lost.result(), ways.who_has)),
+            deaf=tuple(
+                each for each in (told.result() for told in deaf) if each is not None and _plugged(each.endpoint)
+            ),
+            unheard=tuple(each for each in unheard.result() if _plugged(each[0])),
+            unreached=tuple(each for each in lost.result() if _plugged(each.endpoint)),
             probed=probed.result(),
         )
+
+
+def followed(facts: Facts, who_has: WhoHas) -> Facts:
+    """The same, with what does not answer followed on its way: the first of it, since one at a time can be.
+
+    Not while drift is looked for: the table that asks for the trace would be somebody's that there is nobody for.
+    """
+    if not facts.unreached:
+        return facts
+    first, *others = facts.unreached
+    net = next(net for net in facts.records.networks if net.id == first.endpoint.network)
+    halt = inquiries.halt(net, first.endpoint, first.address, who_has)
+    return replace(facts, unreached=(replace(first, halt=halt), *others))
+
+
+def _plugged(ep: Endpoint) -> bool:
+    """Whether an endpoint's cable is there: one that was detached meanwhile answers nothing, and lacks nothing."""
+    return Netlink.kept(ROUTE).index(ep.link) is not None
 
 
 # --- the LAN ---

@@ -9,7 +9,7 @@ from berth.doctor.facts import Records
 from berth.engine import overlays, peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
-from berth.errors import BerthError, Taken
+from berth.errors import BerthError, Refused, Taken
 from berth.model import Endpoint, Network, Placement
 from berth.plan import Plan, diff
 from berth.rates import NftRate
@@ -50,6 +50,11 @@ def _due(parts: Parts) -> tuple[list[Endpoint], State, Scope]:
     with parts.store.read() as tx:
         networks = {net.id: net for net in tx.networks()}
         endpoints = [ep for ep in tx.endpoints() if peers.here(parts, networks[ep.network], ep)]
+        if not parts.store.host and any(net.scope == "global" for net in networks.values()):
+            raise Refused(
+                "this host shares its store with others, and what it has there would look like nobody's: name the store"
+                " as its daemon does, by --store etcd://… or $BERTH_STORE"
+            )
         others = peers.all_of(parts, tx, networks.values())
     if not parts.kernel.enters():
         endpoints = [_from_outside(ep) for ep in endpoints]

@@ -21,9 +21,9 @@ pytestmark = pytest.mark.timeout(240)
 WAYS = {4: "10.0.0", 6: "fd0a:"}
 
 
-@pytest.fixture(params=[4, 6])
-def version(request: pytest.FixtureRequest) -> int:
-    return int(request.param)
+@pytest.fixture
+def version() -> int:
+    return 4
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def hosts(host: Host, tmp_path: Path, version: int) -> Iterator[Daemons]:
 def examined(hosts: Daemons, name: str) -> list[dict[str, Any]]:
     """What the doctor finds on a host."""
     argv = ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-m", "berth", "doctor", "--json"]
-    env = {**os.environ, **hosts._places(name), "BERTH_STORE": f"etcd://{ETCD}?ttl=10"}
+    env = {**os.environ, **hosts.places(name), "BERTH_STORE": f"etcd://{ETCD}?ttl=10"}
     done = subprocess.run(argv, capture_output=True, text=True, check=False, env=env, timeout=60)
     assert done.stderr == "", done
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -83,6 +83,7 @@ def stream(sandbox: str, address: str, size: int) -> bool:
         served.wait()
 
 
+@pytest.mark.parametrize("version", [4, 6])
 def test_each_fault_is_found_and_gone_when_mended(hosts: Daemons, version: int) -> None:
     peer = f"{WAYS[version]}{'.' if version == 4 else ':'}2"
     assert examined(hosts, "h1") == examined(hosts, "h2") == []
@@ -113,7 +114,7 @@ def test_each_fault_is_found_and_gone_when_mended(hosts: Daemons, version: int) 
     assert re.search("mtu lock 1400", inside("h1", f"ip -{version} route show {peer}"))
 
 
-def test_entries_that_are_not_so(hosts: Daemons, version: int) -> None:
+def test_entries_that_are_not_so_and_a_subnet_that_is_elsewhere(hosts: Daemons, version: int) -> None:
     link = re.findall(r"bvx[0-9a-f]{12}", sh("ip -n h1 -o link show type vxlan"))[0]
     other = f"{WAYS[version]}{'.' if version == 4 else ':'}99"
     inside("h1", f"bridge fdb add 02:00:00:00:00:99 dev {link} dst {other} self permanent")
@@ -128,8 +129,10 @@ def test_entries_that_are_not_so(hosts: Daemons, version: int) -> None:
     hosts.berth("h1", found["fix"].removeprefix("berth "))
     assert examined(hosts, "h1") == []
 
-
-def test_a_subnet_that_is_something_else_here(hosts: Daemons, version: int) -> None:
+    unnamed = hosts.tried("h1", "doctor")
+    assert unnamed.returncode == 1
+    assert "--store etcd" in unnamed.stderr
+    # A subnet that is something else on one of them.
     hosts.berth("h1", f"network create -d overlay --subnet 10.60.0.0/24 -o underlay={UNDERLAY[version]} more")
     until(lambda: sh("ip -n h2 -o link show type vxlan").count("\n") == 2, "h2 does not follow")
     hosts.kill("h2")

@@ -49,13 +49,14 @@ class Daemons(Hosts):
         """A host's daemon."""
         argv = ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-m", "berth", "daemon"]
         # A host that is silent for ten seconds is gone for the others.
-        self._start(name, argv, {**self._places(name), "BERTH_STORE": f"etcd://{ETCD}?ttl=10"})
+        self._start(name, argv, {**self.places(name), "BERTH_STORE": f"etcd://{ETCD}?ttl=10"})
 
     def _start(self, name: str, argv: list[str], env: dict[str, str]) -> None:
         with open(self._directory / f"{name}.log", "ab") as log:
             self._running[name] = subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **env})
 
-    def _places(self, name: str) -> dict[str, str]:
+    def places(self, name: str) -> dict[str, str]:
+        """Where a host's state and socket are, as variables."""
         return {"BERTH_STATE": str(self._directory / name), "BERTH_RUN": str(self._directory / f"{name}.run")}
 
     def kill(self, name: str) -> None:
@@ -77,7 +78,7 @@ class Daemons(Hosts):
     def tried(self, name: str, line: str) -> subprocess.CompletedProcess[str]:
         """A command by way of the host's daemon."""
         argv = ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-m", "berth", *line.split()]
-        env = {**os.environ, **self._places(name)}
+        env = {**os.environ, **self.places(name)}
         return subprocess.run(argv, capture_output=True, text=True, check=False, env=env, timeout=60)
 
     def says(self, name: str, text: str, times: int) -> bool:

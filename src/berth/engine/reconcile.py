@@ -9,7 +9,7 @@ from berth.doctor.facts import Records
 from berth.engine import overlays, peers
 from berth.engine.parts import Parts, forget
 from berth.engine.reach import reach
-from berth.errors import BerthError, Taken
+from berth.errors import BerthError, Refused, Taken
 from berth.flows import NftFlows
 from berth.model import Endpoint, LeaseRecord, Network, Placement
 from berth.plan import Plan, diff, subject
@@ -95,6 +95,11 @@ def _due(parts: Parts, found: _Recorded) -> tuple[list[Endpoint], State, Scope]:
     """The endpoints whose sandbox is gone, what should exist for all others, and where to look for it."""
     networks = {net.id: net for net in found.networks}
     endpoints = [ep for ep in found.endpoints if peers.here(parts, networks[ep.network], ep)]
+    if not parts.store.host and any(net.scope == "global" for net in found.networks):
+        raise Refused(
+            "this host shares its store with others, and what it has there would look like nobody's: name the store"
+            " as its daemon does, by --store etcd://… or $BERTH_STORE"
+        )
     if not parts.kernel.enters():
         endpoints = [_from_outside(ep) for ep in endpoints]
     cables = _cables(parts, endpoints)

@@ -117,15 +117,11 @@ def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
 
 
 def audit(parts: Parts) -> Plan:
-    """Compare the kernel with what was heard, network by network; what had to be put right.
-
-    One that is not followed is settled, as `settle` does.
-    """
+    """Compare the kernel with what was heard of the networks that are followed; what had to be put right."""
     with parts.changing():
         ops: list[Op] = []
         for followed in list(parts.following.networks.values()):
-            if (now := parts.placed(followed.net)) != followed.net:
-                followed.net = now
+            followed.net = parts.placed(followed.net)
             ops += _settle_one(parts, followed.net, followed.others.values()).ops
         return Plan(tuple(ops))
 

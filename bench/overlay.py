@@ -21,7 +21,7 @@ from typing import Any
 
 from attaching.report import machine
 from berth.errors import BerthError
-from overlaying import KINDS, packets, report
+from overlaying import KINDS, EngineError, packets, report
 
 _RESULTS = Path(__file__).parent / "results" / "overlay.json"
 _PARTS = ("packets", "attach", "changes")
@@ -44,7 +44,7 @@ def main() -> None:
             print("\n".join(_TABLES[part](facts[part])), end="\n\n", flush=True)
     except KeyboardInterrupt:
         sys.exit(130)
-    except (BerthError, subprocess.CalledProcessError, TimeoutError) as error:
+    except (BerthError, EngineError, subprocess.CalledProcessError, TimeoutError) as error:
         sys.exit(f"bench overlay: {error}")
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(facts | {"load_after": os.getloadavg()}, indent=2) + "\n")

@@ -24,12 +24,16 @@ import time
 from base64 import b64decode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from itertools import count
 
+import msgspec
+
 from berth import schema
+from berth.errors import BerthError
 from berth.model import Endpoint, HostRecord, Network, Sandbox
 from berth.store.etcd import Held
 from berth.store.gateway import Gateway, Members, after, b64
@@ -38,6 +42,7 @@ _TTL, _BEAT = 60, 5  # seconds, as a daemon's: it asks for its record and renews
 _YIELD = 19  # nice(2)
 _WRITERS = 8
 _AT_ONCE = 100  # operations; etcd takes 128 in a transaction
+_HOSTS_AT_ONCE = 25
 _FIRST = 2**14  # of the subnet's addresses
 
 
@@ -83,30 +88,43 @@ class Agents:
     async def grow(self, size: int) -> None:
         """Register hosts until there are so many."""
         new = range(len(self._endpoints), size)
-        await self._spread([partial(self._register, number=number) for number in new])
-        self._sort()
+        await self._register_all(new)
         for _ in new:
             await asyncio.get_running_loop().create_connection(lambda: Ear(b"/berth/seen/"), *self._where)
 
     async def deaf(self, size: int) -> None:
         """Have so many endpoints of hosts that hear nothing."""
         lease = self._grant(self._writers[0])
-        await self._spread([partial(self._register, number=number, lease=lease) for number in range(size)])
-        self._sort()
+        await self._register_all(range(size), lease)
 
     def _grant(self, gateway: Gateway) -> int:
         return int(gateway.call("/v3/lease/grant", {"TTL": str(_TTL)})["ID"])
 
-    def _sort(self) -> None:
+    async def _register_all(self, numbers: range, lease: int = 0) -> None:
+        parts = [numbers[first : first + _HOSTS_AT_ONCE] for first in range(0, len(numbers), _HOSTS_AT_ONCE)]
+        await self._spread([partial(self._register, numbers=part, lease=lease) for part in parts])
         found = sorted(zip(self._endpoints, self._leases, strict=True), key=lambda each: each[0].id)
         self._endpoints, self._leases = [ep for ep, _ in found], [lease for _, lease in found]
 
-    def _register(self, gateway: Gateway, number: int, lease: int = 0) -> None:
-        lease = lease or self._grant(gateway)
-        host = f"{number:016x}"
-        address = self._first + number
-        interface = ip_interface(f"{address}/{self._net.pools[0].subnet.prefixlen}")
-        ep = Endpoint(
+    def _register(self, gateway: Gateway, numbers: range, lease: int) -> None:
+        found = [(self._endpoint(number), lease or self._grant(gateway)) for number in numbers]
+        puts = []
+        for ep, own in found:
+            record = HostRecord(ep.host, ep.name, (ip_address(ep.vtep),), "", "2026-01-01T00:00:00Z")
+            puts += [
+                _put(f"seen/host/{ep.host}", schema.dump(record), own),
+                _put(f"seen/endpoint/{ep.network}/{ep.id}", schema.dump(ep), own),
+                _put(f"name/{ep.network}/{ep.name}", ep.id.encode(), own),
+                _put(f"held/{ep.network}/{ep.addresses[0].ip}", msgspec.json.encode(Held(ep.host, ep.id)), 0),
+            ]
+        gateway.call("/v3/kv/txn", {"success": puts})
+        with self._lock:
+            self._endpoints += [ep for ep, _ in found]
+            self._leases += [own for _, own in found]
+
+    def _endpoint(self, number: int) -> Endpoint:
+        interface = ip_interface(f"{self._first + number}/{self._net.pools[0].subnet.prefixlen}")
+        return Endpoint(
             id=f"{number:064x}",
             network=self._net.id,
             name=f"agent-{number}",
@@ -116,21 +134,9 @@ class Agents:
             mac=self._net.mac_for("", (interface,)),
             addresses=(interface,),
             default_route=(4,),
-            host=host,
+            host=f"{number:016x}",
             vtep=_vtep(1, number),
         )
-        record = HostRecord(host, f"agent-{number}", (ip_address(ep.vtep),), "", "2026-01-01T00:00:00Z")
-        held = json.dumps({"host": Held(host, ep.id).host, "endpoint": ep.id}).encode()
-        keys = {
-            f"seen/host/{host}": (schema.dump(record), lease),
-            f"seen/endpoint/{ep.network}/{ep.id}": (schema.dump(ep), lease),
-            f"name/{ep.network}/{ep.name}": (ep.id.encode(), lease),
-            f"held/{ep.network}/{address}": (held, 0),
-        }
-        gateway.call("/v3/kv/txn", {"success": [_put(key, *value) for key, value in keys.items()]})
-        with self._lock:
-            self._endpoints.append(ep)
-            self._leases.append(lease)
 
     async def change(self, size: int, rate: float, tag: int) -> float:
         """Move endpoints to another host each; the seconds that it took."""
@@ -173,8 +179,9 @@ class Agents:
             start, leases = time.monotonic(), sorted(set(self._leases))
             for number, lease in enumerate(leases):
                 time.sleep(max(0, start + _BEAT * number / len(leases) - time.monotonic()))
-                gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/host/{number:016x}".encode())})
-                gateway.call("/v3/lease/keepalive", {"ID": str(lease)})
+                with suppress(BerthError):  # a busy etcd: there will be a next time
+                    gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/host/{number:016x}".encode())})
+                    gateway.call("/v3/lease/keepalive", {"ID": str(lease)})
             time.sleep(max(0.1, start + _BEAT - time.monotonic()))
 
 

@@ -77,7 +77,15 @@ def _wait(address: str, questions: int) -> float:
 
 
 def _connect(address: str) -> socket.socket:
-    client = socket.create_connection((address, _PORT), _PATIENCE)
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            client = socket.create_connection((address, _PORT), _PATIENCE)
+            break
+        except ConnectionRefusedError:  # the other end is about to listen
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return client
 

@@ -4,6 +4,7 @@ very same hosts, and over Docker's own overlay, a swarm of two real engines ther
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -64,15 +65,13 @@ def measure(engine: str, rounds: int, size: int, say: Say) -> dict[str, Any]:
             process = _popen(lab, server, ["serve"])
             stack.callback(process.kill)
         for way in ways:
-            link = ["cat", "/sys/class/net/eth0/mtu"]
-            facts["mtu"][way.name] = _run(lab, way.client, ["sh", "-c", f"mount -t sysfs s /sys; {' '.join(link)}"])
+            (link,) = json.loads(_run(lab, way.client, ["ip", "-j", "link", "show", "dev", "eth0"]))
+            facts["mtu"][way.name] = link["mtu"]
         facts["samples"] = _rounds(lab, ways, rounds, size, say)
         return facts
 
 
 def _rounds(lab: Lab, ways: list[Way], rounds: int, size: int, say: Say) -> Samples:
-    import json
-
     found: Samples = {way.name: defaultdict(list) for way in ways}
     for number in range(rounds + 1):
         if number % 5 == 1:

@@ -34,6 +34,7 @@ from overlaying.herd import Herd
 
 _FIRST = int(ip_address("10.80.8.0"))  # addresses of the samples
 _WITHIN = 30  # seconds for an answer
+_GROW_WITHIN = 180  # seconds for all to know all
 _RATE = 2  # changes a second by the simulated hosts, meanwhile
 _WARM = 2  # samples that are not counted
 _IMPATIENT = "net.ipv4.neigh.eth0.retrans_time_ms=4 net.ipv4.neigh.eth0.mcast_solicit=30000"
@@ -64,7 +65,7 @@ def _measure(fleet: Fleet, samples: int, sizes: list[int]) -> Json:
         for size in sizes:
             print(f"{size:,} hosts", file=sys.stderr, flush=True)
             herd.ask("grow", size - len(HOSTS))
-            until(partial(_all_know, fleet, size - len(HOSTS)), "hosts do not follow")
+            until(partial(_all_know, fleet, size - len(HOSTS)), "hosts do not follow", _GROW_WITHIN)
             time.sleep(2)
             found[str(size)] = _samples(fleet, herd, here, samples, next_address)
             next_address += samples + _WARM

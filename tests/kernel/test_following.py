@@ -191,3 +191,9 @@ def test_a_store_that_goes_while_it_is_read_takes_nobody_along(ground: Ground, m
         with pytest.raises(Refused, match="does not answer"):
             ground.engine.settle()
     assert ground.known() == {(one.mac, "192.0.2.2")}
+
+
+def test_an_audit_makes_nothing_again_that_was_removed_here(ground: Ground) -> None:
+    ground.engine.remove_network("wide")  # before it is heard of
+    assert not ground.engine.audit()
+    assert ground.net.tunnel not in sh("ip -o link")

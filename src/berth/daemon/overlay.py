@@ -119,7 +119,9 @@ class Overlay:
             count += 1
             again = count >= _REREAD * max(1, self._engine.followed / _MANY)
             count = 0 if again else count
-            found = await attempt(self._worker.run_behind(self._settle if again else self._look))
+            found = await attempt(self._worker.run_behind(self._look))
+            if again:  # what this finds may only not have been heard yet
+                await attempt(self._worker.run_behind(self._settle))
             if found:
                 self.repaired += found
                 log.warning("the audit of overlays put right %d entries, %d so far", found, self.repaired)

@@ -103,6 +103,7 @@ def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
             tx.drop_network(net.id)
             pools.forget_unheld(parts, tx, net)
             tx.open(intent)
+        parts.following.forget(net.id)  # an audit before it is heard of would make it again
         parts.carry_out(intent, plan)
         return Outcome(net, plan)
 

@@ -135,10 +135,7 @@ def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
 
 
 def audit(parts: Parts) -> Plan:
-    """Compare the kernel with what was heard, network by network; what had to be put right.
-
-    One that is not followed is settled, as `settle` does.
-    """
+    """Compare the kernel with what was heard of the networks that are followed; what had to be put right."""
     with parts.changing():
         ops: list[Op] = []
         host = parts.kernel.host()
@@ -146,8 +143,7 @@ def audit(parts: Parts) -> Plan:
             if parts.spanning.misfit(followed.net, host):
                 parts.following.forget(followed.net.id)
                 continue
-            if (now := parts.placed(followed.net)) != followed.net:
-                followed.net = now
+            followed.net = parts.placed(followed.net)
             ops += _settle_one(parts, followed.net, followed.others.values()).ops
         return Plan(tuple(ops))
 

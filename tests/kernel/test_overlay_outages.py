@@ -17,7 +17,7 @@ from berth.store.gateway import Gateway, b64
 from .conftest import Host, sh
 from .overlay_hosts import pings
 from .overlay_model import Model, hosts, met
-from .overlay_world import GRACE, TTL, until
+from .overlay_world import TTL, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,11 +77,15 @@ def test_members_of_etcd_are_lost_and_then_all_of_it(model: Model) -> None:
     tell("after a hanging member, all is well", model.recovery("a member hung", 30))
     for member in world.members:
         world.kill(member)
-    time.sleep(TTL + GRACE)  # longer than any lease
+    time.sleep(TTL + 1)  # longer than a host's lease
     assert all_reach(model)
     world.mend()
     tell("after the loss of all of etcd, all is well", model.recovery("all of etcd was lost", 40))
     attach(model, "c4")
+    model.recovery("the last one was never seen", 30)
+    world.lose_etcd()
+    tell("after etcd was made anew with nothing in it, all is well", model.recovery("etcd was made anew", 40))
+    attach(model, "c5")
     model.recovery("the last one was never seen", 30)
     assert model.lost == 0
 

@@ -50,9 +50,9 @@ def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
 def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
-        tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
         known = [(net, elsewhere(parts, tx, net)) for net in found]
+        tx.hosts()  # raises where the others could not be asked: not to know of them is not that they are gone
     return Plan(tuple(op for net, others in known for op in _settle_one(parts, net, others).ops))
 
 
@@ -118,9 +118,10 @@ def moved(parts: Parts) -> bool:
 def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
     placed = [parts.placed(net) for net in networks if net.scope == "global"]
+    found = {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
     try:
-        tx.hosts()
+        tx.hosts()  # afterwards, since the store may have gone away in between
     except Refused:
         tunnels = frozenset(net.tunnel for net in placed)
         return {*parts.kernel.read(Scope(frozenset(), tunnels=tunnels))}
-    return {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
+    return found

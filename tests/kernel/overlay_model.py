@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from berth.errors import BerthError
+from berth.errors import BerthError, NotFound
 from berth.model import Endpoint, HostRecord, Network
 from berth.spec import network_spec
 from berth.store.etcd import Held, held
@@ -67,10 +67,11 @@ class Model:
         return [name for name, container in self.containers.items() if container.host == host]
 
     def network(self) -> Network:
-        """The network, as etcd has it."""
+        """The network, as etcd has it. Raises `NotFound`."""
         with self.store.read() as tx:
             net = tx.network("ov")
-        assert net is not None
+        if net is None:
+            raise NotFound("etcd has no network ov")
         return net
 
     def count_reserved(self) -> None:

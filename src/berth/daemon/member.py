@@ -34,7 +34,6 @@ async def run(engine: Engine, worker: Worker, beat: float = _BEAT) -> None:
                 due = now + _pause(len(await worker.run(engine.hosts)))
             told = ""
         except BerthError as error:
-            known = False  # who knows how far it came
             if str(error) != told:  # etcd may be away for long
                 log.warning("%s", error)
             told = str(error)

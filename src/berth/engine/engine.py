@@ -221,6 +221,7 @@ class Engine:
         lost = hosts.register(self._parts, name)
         for ep in lost:
             self.release(ep.id)
+        self.sweep()  # what has somebody else's address shall not linger
         return lost
 
     def expire(self) -> tuple[str, ...]:

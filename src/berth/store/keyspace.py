@@ -236,6 +236,11 @@ class View:
         """
         if not self._lock:
             return
+        if self._away is not None:  # it decided without having seen all
+            self.abort()
+            if self._writes or self._dropped:
+                raise self._away
+            return
         space, last = self.space, f"last/{self.space.host}"
         ops: list[Json] = [{"requestDeleteRange": space.below(prefix)} for prefix in self._dropped]
         for key, value in self._writes.items():

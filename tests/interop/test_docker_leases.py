@@ -8,7 +8,7 @@ import pytest
 
 from router_dhcp import RouterDhcp, age
 
-from .harbour import LAPTOP, ROUTER, Harbour, until
+from .harbour import LAN, LAPTOP, ROUTER, Harbour, until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -129,3 +129,8 @@ def test_a_private_network_has_no_server(harbour: Harbour) -> None:
     )
     assert "only a LAN has a DHCP server" in said
     assert harbour.held() == []
+
+
+def test_a_range_that_the_router_leases_too_is_told_in_the_log(harbour: Harbour) -> None:
+    harbour.network("whole", *LAN)
+    until(lambda: "gives addresses of 192.168.2.0/24, and the DHCP server 192.168.2.1 leases" in harbour.berthd.log())

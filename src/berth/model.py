@@ -195,7 +195,7 @@ class Network:
         return self.driver == "flat" and self.conflict != "off"
 
     def source(self, version: int) -> str:
-        """Where endpoints have their addresses of an IP version from, unless they say otherwise: pool | dhcp."""
+        """Where endpoints have their addresses of an IP version from, unless they say otherwise."""
         return self.addresses if version == 4 else self.addresses6
 
     @property

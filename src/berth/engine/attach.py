@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import handed, leases, options, peers, served
+from berth.engine import containers, leases, options, peers, served
 from berth.engine import vet as vetting
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
@@ -139,7 +139,7 @@ def announce(parts: Parts, identity: str, ns: str) -> bool:
         if dev is None:
             return False
         with parts.store.write() as tx:
-            handed.remember(tx, identity, ns)
+            containers.remember(tx, identity, ns)
         notify = {4: "ipv4.conf.{}.arp_notify", 6: "ipv6.conf.{}.ndisc_notify"}
         names = [notify[address.version].format(dev.replace(".", "/")) for address in ep.addresses]
         parts.kernel.send(Plan(tuple(Add(Sysctl(ns, f"net.{name}", "1")) for name in names)))
@@ -193,18 +193,16 @@ def _decide(
             " here the endpoint's own address has all its ports"
         )
     options.refuse_useless(net, request)
-    handed_over = request.placement is Placement.HANDOVER
-    name = request.name or (_handed_name(tx, net, request) if handed_over else _free_name(tx, net, request.sandbox))
+    handed = request.placement is Placement.HANDOVER
+    name = request.name or (_handed_name(tx, net, request) if handed else _free_name(tx, net, request.sandbox))
     if request.name is not None and tx.named(net.id, name):
         raise Taken(f"network {net.name} has an endpoint {name} already: choose another --name, or detach it")
     ports = choose(parts, tx, [PortRequest.of(mapping) for mapping in request.ports])
     identity = request.id or parts.identity()
     addresses = tuple(_addresses(tx, net, request, held | peers.resting(tx, net, request.mac)))
-    leased = _leased_before(tx, addresses) if handed_over else request.leases
+    leased = _leased_before(tx, addresses) if handed else request.leases
     learnt = leases.learnt(net, [record.lease for record in leased])
-    mac = request.mac or (
-        leased[0].lease.request.mac if leased else net.mac_for("" if handed_over else name, addresses)
-    )
+    mac = request.mac or (leased[0].lease.request.mac if leased else net.mac_for("" if handed else name, addresses))
     peers.refuse_resting(tx, net, addresses, mac)
     warnings = [*_port_warnings(tx, net), *_obstacle_warnings(parts, net)]
     return (
@@ -268,7 +266,7 @@ def _handed_name(tx: Tx, net: Network, request: AttachRequest) -> str:
 def _addresses(tx: Tx, net: Network, request: AttachRequest, held: frozenset[Address]) -> Iterator[Interface]:
     """One address of each IP version that the network has pools of, none that a machine of the LAN holds."""
     left = list(request.addresses)
-    handed_over = request.placement is Placement.HANDOVER
+    handed = request.placement is Placement.HANDOVER
     leased = leases.versions(net, request)
     for version in sorted({pool.subnet.version for pool in net.pools}):
         pools = [pool for pool in net.pools if pool.subnet.version == version]
@@ -277,7 +275,7 @@ def _addresses(tx: Tx, net: Network, request: AttachRequest, held: frozenset[Add
             left.remove(wanted)
         if version in leased:
             wanted = leases.granted(net, request, version)
-        if wanted is None and handed_over:
+        if wanted is None and handed:
             continue  # Docker leaves IPv6 out where the container has it switched off
         if wanted is None and net.ipam is Ipam.DOCKER:
             raise Invalid(f"the addresses of network {net.name} are given by Docker: name a free one with --ip")

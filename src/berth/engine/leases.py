@@ -12,7 +12,7 @@ from datetime import datetime
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import handed as handed_over
+from berth.engine import containers
 from berth.engine.parts import Parts
 from berth.errors import Invalid, NotFound, Taken, Unsupported
 from berth.model import (
@@ -161,7 +161,7 @@ def renew(parts: Parts, lease: Lease) -> str:
         net, ep = known
         handed = ep.placement is Placement.HANDOVER
         same = lease.address.ip == record.lease.address.ip
-        if handed and not same and handed_over.reachable(parts, record, ep.mac) is None:
+        if handed and not same and containers.reachable(parts, record, ep.mac) is None:
             return _note(parts, record, lease)
         with parts.store.read() as tx:
             others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
@@ -268,14 +268,14 @@ def _record(parts: Parts, tx: Tx, net: Network, ep: Endpoint, after: Endpoint, r
 def _carry_over(
     parts: Parts, net: Network, ep: Endpoint, after: Endpoint, record: LeaseRecord, *, way_out: bool
 ) -> str:
-    dev = handed_over.reachable(parts, record, ep.mac)
+    dev = containers.reachable(parts, record, ep.mac)
     if dev is None:
         return "; Berth cannot get into its container: start it anew" if after.addresses else ""
     version = record.lease.address.version
     pools = [pool.gateway for pool in net.pools]
     routers = [r for r in (*after.learnt.routers, *pools) if r is not None and r.version == version]
     router = routers[0] if way_out and routers and after.addresses else None
-    failed = handed_over.carry(parts, record, dev, ep, after, router)
+    failed = containers.carry(parts, record, dev, ep, after, router)
     return f"; in its container that failed: {failed}: start it anew" if failed else ""
 
 
@@ -300,8 +300,8 @@ def lost(parts: Parts, lease: Lease, why: str) -> str:
         after = _without(ep, record.lease)
         way_out = ep.default_route != after.default_route
         if ep.placement is Placement.HANDOVER:
-            dev = handed_over.reachable(parts, record, ep.mac)
-            way_out = dev is not None and handed_over.has_way_out(parts, record, dev)
+            dev = containers.reachable(parts, record, ep.mac)
+            way_out = dev is not None and containers.has_way_out(parts, record, dev)
         failed = _carry(parts, net, ep, after, replace(record, way_out=way_out))
         return f"{said}: endpoint {ep.name} is without it until the server gives one again{failed}"
 

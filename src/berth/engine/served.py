@@ -57,7 +57,7 @@ def learn(parts: Parts, identity: str, served: Sequence[Served]) -> Sequence[str
 def of_network(net: Network) -> Iterator[str]:
     """A warning for each pool that Berth and a server of the LAN's give addresses from."""
     for pool in net.pools:
-        if net.source(pool.subnet.version) == "dhcp":
+        if net.source(pool.subnet.version) != "pool":
             continue
         for served in net.served or ():
             if served.reaches(pool.span):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 
 from berth.lan import offers
 from berth.lan.offers import Offer
@@ -62,17 +63,12 @@ def _all_said(found: Sequence[Offer], servers: set[str]) -> bool:
 
 def served(found: Sequence[Offer]) -> tuple[Served, ...]:
     """What each server gives at least, by its offers."""
-    by_server: dict[object, list[Offer]] = {}
+    by_server: dict[IPv4Address, list[Offer]] = {}
     for offer in found:
         by_server.setdefault(offer.server, []).append(offer)
-    return tuple(
-        Served(
-            server=first.server,
-            first=min(offer.address for offer in all_),
-            last=max(offer.address for offer in all_),
-            subnet=first.subnet,
-            router=first.router,
-        )
-        for first, *_ in by_server.values()
-        for all_ in (by_server[first.server],)
-    )
+    return tuple(_span(server, all_) for server, all_ in by_server.items())
+
+
+def _span(server: IPv4Address, found: Sequence[Offer]) -> Served:
+    addresses = [offer.address for offer in found]
+    return Served(server, min(addresses), max(addresses), found[0].subnet, found[0].router)

@@ -134,16 +134,16 @@ def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str],
     """Who keeps all leases of this host, in the running event loop."""
     import asyncio
 
-    from berth.lan.dhcp import Clients
+    from berth.lan.clients import LanClients
 
     lan = LinuxLan()
 
     async def holder(dev: str, address: Address, mac: str) -> str | None:
-        """Who has an address that a server has just given (RFC 2131 section 4.4.1)."""
+        """Who has an address that a server has just given, or that was made (RFC 2131 section 4.4.1, RFC 4862)."""
         held = await asyncio.to_thread(lan.holders, dev, (address,), full=False, mine=(mac,))
         return held.get(address)
 
-    return Clients(changed, lost, holder)
+    return LanClients(changed, lost, holder)
 
 
 def examine(store: str | None = None) -> Facts:

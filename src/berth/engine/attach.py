@@ -125,7 +125,8 @@ def _leased_before(tx: Tx, addresses: Sequence[Interface]) -> list[LeaseRecord]:
 def announce(parts: Parts, identity: str, ns: str) -> bool:
     """Tell the neighbours of an endpoint that was handed over, once it is up in its sandbox; False: not yet.
 
-    Docker does so itself since 28.0; before, an address that changed hands could be out of reach for minutes.
+    Docker does so itself since 28.0; before, an address that changed hands could be out of reach for minutes. What
+    Docker leaves on is that the sandbox makes IPv6 addresses of its own by advertisements, which it may not send from.
     """
     with parts.changing():
         known = parts.known(identity)
@@ -135,9 +136,10 @@ def announce(parts: Parts, identity: str, ns: str) -> bool:
         dev = parts.kernel.find(ns, ep.mac)
         if dev is None:
             return False
-        notify = {4: "ipv4.conf.{}.arp_notify", 6: "ipv6.conf.{}.ndisc_notify"}
-        names = [notify[address.version].format(dev.replace(".", "/")) for address in ep.addresses]
-        parts.kernel.send(Plan(tuple(Add(Sysctl(ns, f"net.{name}", "1")) for name in names)))
+        settings = {4: (("ipv4", "arp_notify", "1"),), 6: (("ipv6", "ndisc_notify", "1"), ("ipv6", "accept_ra", "0"))}
+        link = dev.replace(".", "/")
+        wanted = [setting for address in ep.addresses for setting in settings[address.version]]
+        parts.kernel.send(Plan(tuple(Add(Sysctl(ns, f"net.{ip}.conf.{link}.{name}", to)) for ip, name, to in wanted)))
         parts.kernel.announce(ns, dev, ep.mac)
     return True
 
@@ -262,13 +264,16 @@ def _addresses(tx: Tx, net: Network, request: AttachRequest, held: frozenset[Add
     left = list(request.addresses)
     handed = request.placement is Placement.HANDOVER
     leased = leases.versions(net, request)
-    for version in sorted({pool.subnet.version for pool in net.pools}):
+    for version in sorted({pool.subnet.version for pool in net.pools} | {*leased}):
         pools = [pool for pool in net.pools if pool.subnet.version == version]
         wanted = next((address for address in left if address.version == version), None)
         if wanted is not None:
             left.remove(wanted)
         if version in leased:
             wanted = leases.granted(net, request, version)
+            if net.pool_of(wanted) is None:
+                yield ip_interface(f"{wanted}/64")  # of a prefix that a router advertises
+                continue
         if wanted is None and handed:
             continue  # Docker leaves IPv6 out where the container has it switched off
         if wanted is None and net.ipam is Ipam.DOCKER:
@@ -311,6 +316,7 @@ def _default_route(net: Network, place: _Place, learnt: Learnt, warnings: list[s
         return ()
     offered = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
     offered |= {router.version for router in learnt.routers}
+    offered |= {6} if learnt.advertised else set()  # its router comes and goes
     ours = {version for ep in place.others for version in ep.default_route}
     for obj in place.there:
         if isinstance(obj, Route):

@@ -41,14 +41,25 @@ def versions(net: Network, request: AttachRequest) -> tuple[int, ...]:
     """The IP versions for which an endpoint has its address from a server of the LAN's. Raises `Invalid`."""
     if request.placement is not Placement.FULL:
         return ()  # Docker's IPAM driver has seen to it
-    own, theirs = dict(request.options), {4: net.addresses, 6: net.addresses6}
-    found = tuple(version for version, key in _OPTION.items() if own.get(key, theirs[version]) == "dhcp")
+    found = tuple(version for version in _OPTION if _source(net, request, version) != "pool")
     if found and net.driver != "flat":
         raise Invalid(f"network {net.name} is {net.driver}: only a LAN (driver flat) has a DHCP server; leave it out")
     for version in found:
-        if not any(pool.subnet.version == version for pool in net.pools):
+        pools = any(pool.subnet.version == version for pool in net.pools)
+        if not pools and _source(net, request, version) != "auto":
             raise Invalid(f"network {net.name} has no IPv{version} subnet: leave {_OPTION[version]}=dhcp out")
     return found
+
+
+def _source(net: Network, request: AttachRequest, version: int) -> str:
+    """Where an endpoint has its address of an IP version from: pool | dhcp | auto."""
+    theirs = net.addresses if version == 4 else net.addresses6
+    return dict(request.options).get(_OPTION[version], theirs)
+
+
+def advertised(net: Network, request: AttachRequest) -> bool:
+    """Whether IPv6 is as the LAN's routers advertise."""
+    return request.placement is Placement.FULL and _source(net, request, 6) == "auto"
 
 
 def wanted(
@@ -73,6 +84,8 @@ def wanted(
             hostname=name,
             wanted=next((address for address in request.addresses if address.version == version), None),
             version=version,
+            auto=version == 6 and advertised(net, request),
+            subnets=tuple(pool.subnet for pool in net.pools if pool.subnet.version == version),
         )
         for version in found
     )
@@ -94,7 +107,7 @@ def granted(net: Network, request: AttachRequest, version: int) -> Address:
             " start it: berth daemon"
         )
     refuse_other(lease)
-    if net.pool_of(lease.address.ip) is None:
+    if net.pool_of(lease.address.ip) is None and not lease.slaac:
         subnets = ", ".join(str(pool.subnet) for pool in net.pools)
         raise Invalid(
             f"the DHCP server gives {lease.address.ip}, which is outside network {net.name} ({subnets}):"
@@ -106,6 +119,11 @@ def granted(net: Network, request: AttachRequest, version: int) -> Address:
 def refuse_other(lease: Lease) -> None:
     """Raise `Taken` where the server gave another address than was asked for by `--ip`."""
     asked = lease.request.wanted
+    if asked is not None and asked != lease.address.ip and lease.slaac:
+        raise Taken(
+            f"{asked} is not to be had: it is in use on the LAN, or of no prefix that a router advertises now; leave"
+            " --ip out"
+        )
     if asked is not None and asked != lease.address.ip:
         raise Taken(
             f"the DHCP server gives {lease.address.ip} and not {asked}: leave --ip out, or reserve {asked}"
@@ -125,13 +143,17 @@ def learnt(net: Network, leases: Sequence[Lease]) -> Learnt:
         near = [r for r in lease.routes if r.via.is_unspecified or r.via in own]
         defaults = [r.via for r in near if not r.subnet.prefixlen and not r.via.is_unspecified]
         router = defaults[0] if defaults else lease.router
-        if router is not None and router in own:
+        if router is not None and (router in own or router.is_link_local):
             routers.append(router)
         routes += [r for r in near if r.subnet.prefixlen and r.subnet != own]
-    mtu = min((lease.mtu for lease in leases if lease.mtu), default=0)
+    mtu, mtu6 = (
+        min((lease.mtu for lease in leases if lease.mtu and lease.address.version == version), default=0)
+        for version in (4, 6)
+    )
     seen = tuple(lease.address.version for lease in leases)
     dns = tuple(dict.fromkeys(server for lease in leases for server in lease.dns))
-    return Learnt(seen, tuple(routers), tuple({r.subnet: r for r in routes}.values()), mtu, dns)
+    auto = any(lease.request.auto for lease in leases)
+    return Learnt(seen, tuple(routers), tuple({r.subnet: r for r in routes}.values()), mtu, dns, auto, mtu6)
 
 
 def _lan(net: Network, lease: Lease) -> Subnet:
@@ -163,16 +185,17 @@ def renew(parts: Parts, lease: Lease) -> str:
                 tx.save_lease(new if not trouble else replace(record, trouble=trouble))
             return trouble
         _carry(parts, net, ep, after, new)
-        if lease.address.ip == record.lease.address.ip:
-            return f"endpoint {ep.name}: the DHCP server has changed its router, routes, MTU or name servers"
-        return f"endpoint {ep.name}: the DHCP server has moved it from {record.lease.address.ip} to {lease.address.ip}"
+        who = "a router" if lease.slaac else "the DHCP server"
+        if after.addresses == ep.addresses:
+            return f"endpoint {ep.name}: {who} has changed its router, routes, MTU or name servers"
+        return f"endpoint {ep.name}: {who} has moved it from {record.lease.address.ip} to {lease.address.ip}"
 
 
 def _note(parts: Parts, record: LeaseRecord, lease: Lease) -> str:
     """Docker cannot be told of another address: the record says so, and keeps the old one to ask for."""
     trouble = ""
     if lease.address.ip != record.lease.address.ip:
-        trouble = f"the DHCP server gives {lease.address.ip} now, and a container of Docker's keeps its address"
+        trouble = f"the LAN gives {lease.address.ip} now, and a container of Docker's keeps its address"
         lease = replace(record.lease, request=replace(lease.request, wanted=record.lease.address.ip))
     with parts.store.write() as tx:
         tx.save_lease(replace(record, lease=lease, trouble=trouble))
@@ -184,6 +207,8 @@ def _moved(net: Network, ep: Endpoint, old: Lease, new: Lease, others: Sequence[
     length = pool.subnet.prefixlen if pool is not None else new.address.network.prefixlen
     address = ip_interface(f"{new.address.ip}/{length}")
     addresses = tuple(address if a.ip == old.address.ip else a for a in ep.addresses)
+    if address not in addresses:  # it had none any more
+        addresses = tuple(sorted((*addresses, address), key=lambda a: a.version))
     return replace(ep, addresses=addresses, learnt=learnt(net, (new, *others)))
 
 
@@ -194,7 +219,7 @@ def _obstacle(tx: Tx, net: Network, ep: Endpoint, lease: Lease) -> str:
         return ""
     pool = net.pool_of(address)
     if pool is None:
-        return f"the DHCP server gives {address}, which is outside network {net.name}"
+        return "" if lease.slaac else f"the DHCP server gives {address}, which is outside network {net.name}"
     if tx.ledger(net.id, pool).covering(int(address)) is not None:
         return f"the DHCP server gives {address}, which another endpoint of network {net.name} has"
     return ""
@@ -234,9 +259,26 @@ def lost(parts: Parts, lease: Lease, why: str) -> str:
             record = tx.lease(lease.request.key)
         if record is None:
             return ""
+        if lease.request.auto:
+            _withdraw(parts, replace(record, trouble=why))
         with parts.store.write() as tx:
             tx.save_lease(replace(record, trouble=why))
     return f"{record.lease.address.ip}: the lease is lost: {why}"
+
+
+def _withdraw(parts: Parts, record: LeaseRecord) -> None:
+    """Take an address that routers advertise no more from its endpoint; one of Docker's keeps what it has."""
+    known = parts.known(record.endpoint) if record.endpoint else None
+    if known is None or known[1].placement is not Placement.FULL:
+        return
+    net, ep = known
+    with parts.store.read() as tx:
+        others = [
+            r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != record.lease.request.key
+        ]
+    left = tuple(address for address in ep.addresses if address.ip != record.lease.address.ip)
+    kept = replace(learnt(net, others), advertised=True)
+    _carry(parts, net, ep, replace(ep, addresses=left, learnt=kept), record)
 
 
 # --- Docker's IPAM driver ---
@@ -272,6 +314,9 @@ def wanted_for_docker(
         client_id=parts.client_id(client),
         hostname=holder,
         wanted=wanted,
+        version=pool.subnet.version,
+        auto=pool.subnet.version == 6,
+        subnets=(pool.subnet,),
     )
     return request, before.address if before is not None else None
 
@@ -287,5 +332,5 @@ def interface(pool: Pool, lease: Lease) -> Interface:
     """The leased address, with the length of the pool's subnet. Raises `Invalid` for one outside."""
     address = lease.address.ip
     if address not in pool.subnet:
-        raise Invalid(f"the DHCP server gives {address}, which is outside {pool.subnet}: correct the server")
+        raise Invalid(f"the LAN gives {address}, which is outside {pool.subnet}: correct it, or give another --subnet")
     return ip_interface(f"{address}/{pool.subnet.prefixlen}")

@@ -184,7 +184,8 @@ def _gateways(net: Network, ep: Endpoint) -> Json:
     found = {}
     for pool in () if net.internal else net.pools:
         version = pool.subnet.version
-        gateway = next((router for router in ep.learnt.routers if router.version == version), pool.gateway)
+        given = None if version == 6 and ep.learnt.advertised else pool.gateway
+        gateway = next((router for router in ep.learnt.routers if router.version == version), given)
         if gateway is not None and any(address.version == version for address in ep.addresses):
             found["Gateway" if version == 4 else "GatewayIPv6"] = str(gateway)
     return found

@@ -1,0 +1,65 @@
+"""`--ipv6` with `--ipam-driver berth-dhcp`: containers of Docker's that have IPv6 as the LAN's routers advertise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import IPv6Address, IPv6Network
+
+import pytest
+
+from .harbour import LAPTOP, LAPTOP6, Harbour, until
+
+pytestmark = pytest.mark.timeout(180)
+
+PREFIX = IPv6Network("fd00:2::/64")
+
+
+@pytest.fixture
+def lan(harbour: Harbour) -> Iterator[Harbour]:
+    """A network of that name, made as a person would, on a LAN whose router advertises."""
+    here = harbour.lab.work / "router"
+    words = f"AdvSendAdvert on; MaxRtrAdvInterval 4; RDNSS fd00:2::1 {{}}; prefix {PREFIX} {{}};"
+    (here / "radvd.conf").write_text(f"interface lan0 {{ {words} }};\n")
+    harbour.sh(f"radvd -C {here}/radvd.conf -p {here}/radvd.pid -m logfile -l {here}/radvd.log", "router")
+    harbour.sh("sysctl -qw net.ipv6.conf.br0.accept_ra=0")
+    harbour.engine.plugin("berth-dhcp.spec", f"unix://{harbour.berthd.socket.with_name('berth-dhcp.sock')}\n")
+    subnets = ("--subnet=192.168.2.0/24", f"--subnet={PREFIX}")
+    driver = ("-d", "berth", "--ipam-driver", "berth-dhcp")
+    harbour.docker("network", "create", "--ipv6", *driver, *subnets, "-o", "parent=br0", "lan")
+    yield harbour
+    harbour.sh(f"kill $(cat {here}/radvd.pid)", "router")
+    harbour.sh("sysctl -qw net.ipv6.conf.br0.accept_ra=1")
+
+
+def six(harbour: Harbour, name: str) -> str:
+    return str(harbour.attached(name, "lan")["GlobalIPv6Address"])
+
+
+def test_a_container_has_an_address_of_the_advertised_prefix(lan: Harbour) -> None:
+    lan.serve("web", "lan")
+    address = six(lan, "web")
+    assert IPv6Address(address) in PREFIX
+    until(lambda: lan.reaches("laptop", address))
+    assert "1 packets received" in lan.inside("web", "ping", "-c1", "-W2", LAPTOP6)
+    assert "1 packets received" in lan.inside("web", "ping", "-c1", "-W2", LAPTOP)
+    shown = lan.inside("web", "ip", "-6", "address", "show", "dev", "eth0", "scope", "global").split()
+    assert [shown[at + 1] for at, word in enumerate(shown) if word == "inet6"] == [f"{address}/64"]  # and no other
+    (route,) = lan.inside("web", "ip", "-6", "route", "show", "default").splitlines()
+    assert route.split()[:3][:2] == ["default", "via"]
+    assert route.split()[2].startswith("fe80:")
+    assert lan.asks("laptop", f"[{address}]") == "web"
+    assert {record["lease"]["address"] for record in lan.berth("lease", "ls")} >= {f"{address}/64"}
+
+
+def test_a_container_made_anew_has_the_same_address_and_so_after_a_restart_of_berth(lan: Harbour) -> None:
+    lan.start("web", "lan")
+    first = six(lan, "web")
+    lan.docker("rm", "-f", "web")
+    lan.start("web", "lan")
+    assert six(lan, "web") == first
+    lan.berthd.kill9()
+    assert lan.reaches("laptop", first)
+    lan.berthd.start()
+    assert f"{first}/64" in {record["lease"]["address"] for record in lan.berth("lease", "ls")}
+    lan.docker("rm", "-f", "web")
+    until(lambda: lan.berth("lease", "ls") == [])

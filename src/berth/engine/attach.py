@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import leases, options, peers
+from berth.engine import handed_over, leases, options, peers
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
@@ -28,9 +28,9 @@ from berth.model import (
     PortRequest,
     Sandbox,
 )
-from berth.plan import Add, Plan, diff
+from berth.plan import Plan, diff
 from berth.seams import Intent, Outcome, Scope, Tx
-from berth.state import LinkUp, Route, State, Sysctl
+from berth.state import LinkUp, Route, State
 
 _BRIDGE_PORTS = 1023
 _WARN_FROM = 900
@@ -125,8 +125,7 @@ def _leased_before(tx: Tx, addresses: Sequence[Interface]) -> list[LeaseRecord]:
 def announce(parts: Parts, identity: str, ns: str) -> bool:
     """Tell the neighbours of an endpoint that was handed over, once it is up in its sandbox; False: not yet.
 
-    Docker does so itself since 28.0; before, an address that changed hands could be out of reach for minutes. What
-    Docker leaves on is that the sandbox makes IPv6 addresses of its own by advertisements, which it may not send from.
+    Docker does so itself since 28.0; before, an address that changed hands could be out of reach for minutes.
     """
     with parts.changing():
         known = parts.known(identity)
@@ -136,10 +135,7 @@ def announce(parts: Parts, identity: str, ns: str) -> bool:
         dev = parts.kernel.find(ns, ep.mac)
         if dev is None:
             return False
-        settings = {4: (("ipv4", "arp_notify", "1"),), 6: (("ipv6", "ndisc_notify", "1"), ("ipv6", "accept_ra", "0"))}
-        link = dev.replace(".", "/")
-        wanted = [setting for address in ep.addresses for setting in settings[address.version]]
-        parts.kernel.send(Plan(tuple(Add(Sysctl(ns, f"net.{ip}.conf.{link}.{name}", to)) for ip, name, to in wanted)))
+        parts.kernel.send(Plan(tuple(handed_over.settle(known[0], ep, ns, dev))))
         parts.kernel.announce(ns, dev, ep.mac)
     return True
 

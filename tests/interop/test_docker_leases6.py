@@ -12,22 +12,28 @@ from .harbour import INTERNET6, LAPTOP, LAPTOP6, Harbour, until
 pytestmark = pytest.mark.timeout(180)
 
 PREFIX = IPv6Network("fd00:2::/64")
+GIVEN = [PREFIX[number] for number in range(0x200, 0x300)]  # by the DHCP server
 
 
-@pytest.fixture
-def lan(harbour: Harbour) -> Iterator[Harbour]:
-    """A network of that name, made as a person would, on a LAN whose router advertises."""
+@pytest.fixture(params=["radvd", "dnsmasq"])
+def lan(harbour: Harbour, request: pytest.FixtureRequest) -> Iterator[Harbour]:
+    """A network of that name, made as a person would, on a LAN whose router advertises; dnsmasq gives addresses."""
     here = harbour.lab.work / "router"
     harbour.sh("sysctl -qw net.ipv6.conf.br0.accept_ra=0")
-    words = f"AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; RDNSS fd00:2::1 {{}}; prefix {PREFIX} {{}};"
-    (here / "radvd.conf").write_text(f"interface lan0 {{ {words} }};\n")
-    harbour.sh(f"radvd -C {here}/radvd.conf -p {here}/radvd.pid -m logfile -l {here}/radvd.log", "router")
+    if request.param == "radvd":
+        words = f"AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; prefix {PREFIX} {{}};"
+        (here / "radvd.conf").write_text(f"interface lan0 {{ {words} }};\n")
+        harbour.sh(f"radvd -C {here}/radvd.conf -p {here}/six.pid -m logfile -l {here}/radvd.log", "router")
+    else:
+        options = f"--dhcp-range={GIVEN[0]},{GIVEN[-1]},64,1h --enable-ra --dhcp-leasefile={here}/six.leases"
+        where = f"--interface=lan0 --bind-interfaces --pid-file={here}/six.pid --user= --group="
+        harbour.sh(f"dnsmasq --conf-file=/dev/null --port=0 {where} {options}", "router")
     harbour.engine.plugin("berth-dhcp.spec", f"unix://{harbour.berthd.socket.with_name('berth-dhcp.sock')}\n")
     subnets = ("--subnet=192.168.2.0/24", f"--subnet={PREFIX}")
     driver = ("-d", "berth", "--ipam-driver", "berth-dhcp")
     harbour.docker("network", "create", "--ipv6", *driver, *subnets, "-o", "parent=br0", "lan")
     yield harbour
-    harbour.sh(f"kill $(cat {here}/radvd.pid); while test -e {here}/radvd.pid; do sleep 0.05; done", "router")
+    harbour.sh(f"kill $(cat {here}/six.pid); while test -e {here}/six.pid; do sleep 0.05; done", "router")
     harbour.sh("sysctl -qw net.ipv6.conf.br0.accept_ra=1")
 
 
@@ -35,10 +41,11 @@ def six(harbour: Harbour, name: str) -> str:
     return str(harbour.attached(name, "lan")["GlobalIPv6Address"])
 
 
-def test_a_container_has_an_address_of_the_advertised_prefix(lan: Harbour) -> None:
+def test_a_container_has_an_address_of_the_advertised_prefix(lan: Harbour, request: pytest.FixtureRequest) -> None:
     lan.serve("web", "lan")
     address = six(lan, "web")
     assert IPv6Address(address) in PREFIX
+    assert (IPv6Address(address) in GIVEN) is ("dnsmasq" in request.node.name)
     until(lambda: lan.reaches("laptop", address))
     assert "1 packets received" in lan.inside("web", "ping", "-c1", "-W2", LAPTOP6)
     assert "1 packets received" in lan.inside("web", "ping", "-c1", "-W2", LAPTOP)

@@ -85,6 +85,23 @@ def test_an_address_is_made_where_the_server_is_silent_or_gone(home: Lan) -> Non
     run(home, work)
 
 
+def test_what_radvd_says_is_in_the_lease(home: Lan) -> None:
+    async def work() -> None:
+        told = told_of()
+        lease = await told.clients.acquire(SIX)
+        assert lease.slaac and lease.address.ip in SUBNET and lease.router is not None and lease.router.is_link_local
+        assert (lease.mtu, lease.dns, lease.search) == (1400, (DNS,), ("a.example",))
+        assert 290 <= lease.lifetime <= 300
+        told.clients.close()
+
+    words = (
+        f"AdvLinkMTU 1400; RDNSS {DNS} fe80::53 {{}}; DNSSL a.example {{}};"
+        f"prefix {SUBNET} {{ AdvValidLifetime 300; AdvPreferredLifetime 200; }};"
+    )
+    with lan_servers.radvd(home, words):
+        run(home, work)
+
+
 def test_name_servers_by_stateless_dhcp(home: Lan) -> None:
     async def work() -> None:
         told = told_of()

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
 from lab_clients import Told, run
 
 import lan_servers
-from berth.errors import NotFound, Refused, Taken
+from berth.errors import Refused, Taken
 from berth.lan.dhcp import client_id
-from berth.lan.slaac import slaac, slaac_address
 from berth.model import Address, LeaseRequest
 from lan_servers import Lan
 
@@ -98,37 +97,5 @@ def test_stateless_and_nobody(home: Lan) -> None:
         with pytest.raises(Taken, match="another DHCPv6 client has port 546 on br0"):
             await Told().clients.acquire(SIX)
         told.clients.close()
-
-    run(home, work)
-
-
-def test_what_radvd_advertises(home: Lan) -> None:
-    async def work() -> None:
-        said = await slaac("br0")
-        assert said.router.is_link_local and said.lifetime > 0 and said.mtu == 1400 and not said.managed and said.other
-        assert said.dns == (IPv6Address("fd77::53"),) and said.search == ("a.example",)
-        (prefix,) = said.prefixes
-        assert prefix.subnet == IPv6Network("fd77::/64") and prefix.autonomous and prefix.on_link
-        assert (prefix.valid, prefix.preferred) == (300, 200)
-        stable = slaac_address(prefix.subnet, "web")
-        assert stable == slaac_address(prefix.subnet, "web") != slaac_address(prefix.subnet, "db")
-        assert stable in prefix.subnet
-
-    config = (
-        "AdvLinkMTU 1400; AdvOtherConfigFlag on; RDNSS fd77::53 {}; DNSSL a.example {};"
-        "prefix fd77::/64 { AdvValidLifetime 300; AdvPreferredLifetime 200; };"
-    )
-    with lan_servers.radvd(home, config):
-        run(home, work)
-
-
-def test_what_dnsmasq_advertises_and_nobody(home: Lan) -> None:
-    async def work() -> None:
-        with pytest.raises(Refused, match="no IPv6 router answers on br0"):
-            await slaac("br0", 0.3)
-        with pytest.raises(NotFound, match="no link nobr"):
-            await slaac("nobr")
-        with lan_servers.dnsmasq(home, "--dhcp-range=fd77::,slaac,64,600", "--enable-ra"):
-            assert (await slaac("br0")).prefixes[0].subnet == IPv6Network("fd77::/64")
 
     run(home, work)

@@ -7,8 +7,8 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
-from lab_ground import LAPTOP, LAPTOP6, Ground
-from test_leases import Keeper, until
+from lab_ground import INTERNET6, LAPTOP, LAPTOP6, Ground
+from test_leases import Keeper, Server, until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -193,3 +193,21 @@ def test_an_address_that_somebody_has_is_not_made(ground: Ground, keeper: Keeper
     assert "is not to be had" in ground.refused(f"attach lan other --ip {first}")
     ground.berth("attach lan other --ip fd00:2::abcd")
     assert held(ground, "other") == ["fd00:2::abcd"]
+
+
+def test_an_address_of_the_lans_dhcpv6_server(ground: Ground, keeper: Keeper) -> None:
+    router = Server(ground)
+    router.says("dhcp-range=192.168.2.200,192.168.2.220,1h", "dhcp-range=fd00:2::200,fd00:2::2ff,64,1h", "enable-ra")
+    try:
+        ground.berth(NET)
+        ground.sandbox("web")
+        four, six = ground.attach("lan", "web")
+        assert six.startswith("fd00:2::2")
+        assert held(ground) == [six]
+        assert ground.defaults("web", 6) == [(link_local(ground), "eth0")]
+        assert ground.pings(("web", LAPTOP6), ("laptop", six), ("web", INTERNET6)) == []
+        assert record(ground)["lease"]["slaac"] is False
+        ground.berth("detach lan web")
+        assert ground.attach("lan", "web") == [four, six]
+    finally:
+        router.back()

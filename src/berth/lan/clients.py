@@ -18,7 +18,7 @@ from berth.lan import advertised
 from berth.lan.advertised import FOREVER, Link
 from berth.lan.dhcp.clients import Check, Clients
 from berth.lan.dhcp6.asking import Information
-from berth.lan.routers import Routers, boot
+from berth.lan.listening import Routers, boot
 from berth.model import Lease, LeaseRequest
 
 _TRIES = 3  # addresses that somebody else has, before none is made (RFC 7217 section 6: IDGEN_RETRIES)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -25,7 +22,6 @@ _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 _MANAGED, _OTHER = 0x80, 0x40
 _PREFERENCE = {0x08: 1, 0x18: -1}  # RFC 4191 section 2.1; the rest is medium
 _SMALLEST_MTU = 1280
-_REPEAT = 1.0  # seconds; RFC 4861 says 4, and hosts that boot can wait
 _LARGEST = 2048
 
 
@@ -88,31 +84,6 @@ def slaac_address(prefix: IPv6Network, identity: str) -> IPv6Interface:
     return IPv6Interface((begin + hashlib.sha256(begin + identity.encode()).digest()[:8], 64))
 
 
-async def slaac(dev: str, timeout: float = 10) -> Advertised:
-    """Ask the routers of a link, in whose namespace the thread is, and return what the first one says.
-
-    Raises `Refused` where none answers within `timeout` seconds, `NotFound` (no such link) and `Denied`.
-    """
-    loop = asyncio.get_running_loop()
-    with opened(dev) as raw:
-        answer: asyncio.Future[Advertised] = loop.create_future()
-        loop.add_reader(raw.fileno(), _answered, raw, answer)
-        trouble = f"no IPv6 router answers on {dev} within {timeout:g} s"
-        try:
-            async with asyncio.timeout(timeout):
-                while not answer.done():
-                    try:
-                        solicit(raw, dev)
-                    except OSError as error:  # a link that has just come up has no address yet
-                        trouble = f"{dev} asks no IPv6 router: {os.strerror(error.errno or 0)}; is it up?"
-                    await asyncio.wait((answer,), timeout=_REPEAT)
-                return answer.result()
-        except TimeoutError:
-            raise Refused(trouble) from None
-        finally:
-            loop.remove_reader(raw.fileno())
-
-
 def solicit(raw: socket.socket, dev: str) -> None:
     """Ask the routers of a link for their advertisements. Raises `OSError` where it has no address yet, or is gone."""
     raw.sendto(bytes((_SOLICIT,)) + bytes(7), (_ALL_ROUTERS, 0, 0, socket.if_nametoindex(dev)))
@@ -148,13 +119,6 @@ def opened(dev: str) -> socket.socket:
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
     return made
-
-
-def _answered(raw: socket.socket, answer: asyncio.Future[Advertised]) -> None:
-    with contextlib.suppress(OSError):
-        said = received(raw)
-        if said is not None and not answer.done():
-            answer.set_result(said)
 
 
 def _options(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -20,6 +20,7 @@ from berth.model import Lease
 _AT_ONCE = 64
 _REPEAT = 1.0  # seconds between two questions, as long as nobody has answered; RFC 4861 says 4, and people wait
 _QUESTIONS = 10  # then routers speak when they like
+_BREATH = 0.05  # seconds between two looks at what is new, however much is said
 _LOOK = 30.0  # seconds: the loop's own clock stands still while the machine sleeps
 
 
@@ -33,6 +34,7 @@ class _Ear:
     heard: asyncio.Event = field(default_factory=asyncio.Event)
     asking: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
+    news: asyncio.TimerHandle | None = None
     trouble: str = ""
 
 
@@ -97,8 +99,9 @@ class Routers:
         ear.raw.close()
         if ear.asking is not None:
             ear.asking.cancel()
-        if ear.timer is not None:
-            ear.timer.cancel()
+        for timer in (ear.timer, ear.news):
+            if timer is not None:
+                timer.cancel()
 
     def _ask(self, dev: str, ear: _Ear) -> None:
         if ear.asking is None or ear.asking.done():
@@ -127,8 +130,13 @@ class Routers:
         if heard:
             ear.heard.set()
             ear.trouble = ""
-            self._set_timer(dev, ear)
-            self._changed(dev)
+            if ear.news is None:
+                ear.news = asyncio.get_running_loop().call_later(_BREATH, self._tell, dev, ear)
+
+    def _tell(self, dev: str, ear: _Ear) -> None:
+        ear.news = None
+        self._set_timer(dev, ear)
+        self._changed(dev)
 
     def _set_timer(self, dev: str, ear: _Ear) -> None:
         """Look again when something that was advertised ends, and now and again whether the bridge is another."""

@@ -8,10 +8,10 @@ from typing import Generic, Protocol, TypeVar
 
 from berth.kernel.netns import inside
 from berth.lan.dhcp import Clients
-from berth.model import Address, Lease
+from berth.lan.dhcp.clients import Check
+from berth.model import Lease
 from lan_servers import Lan
 
-Check = Callable[[str, Address, str], Awaitable[str | None]]
 T = TypeVar("T", covariant=True)
 
 

@@ -9,12 +9,13 @@ from ipaddress import IPv6Address, IPv6Network
 from pathlib import Path
 
 import pytest
-from lab_clients import Check, Heard, run
+from lab_clients import Heard, run
 
 import lan_servers
 from berth.errors import NotFound, Refused
 from berth.lan.clients import LanClients
 from berth.lan.dhcp import client_id
+from berth.lan.dhcp.clients import Check
 from berth.model import Address, LeaseRequest
 from lan_servers import Lan
 

@@ -19,7 +19,7 @@ from berth.lan.advertised import FOREVER, Link
 from berth.lan.dhcp.clients import Check, Clients
 from berth.lan.dhcp6.asking import Information
 from berth.lan.listening import Routers, boot
-from berth.model import Lease, LeaseRequest
+from berth.model import Address, Lease, LeaseRequest
 
 _TRIES = 3  # addresses that somebody else has, before none is made (RFC 7217 section 6: IDGEN_RETRIES)
 _SERVER = 3.0  # seconds for a DHCP server, where there is a prefix to go on without
@@ -152,7 +152,7 @@ class LanClients:
         while True:
             lease = advertised.make(request, link, None, entry.counter, boot(), time.time())
             address = lease.address.ip
-            holder = None if self._check is None else await self._check(request.dev, address, request.mac)
+            holder = await self._holder(request, address)
             if holder is None:
                 return lease
             said = f"{address} is in use on the LAN of {request.dev} by the machine with MAC {holder}"
@@ -160,6 +160,16 @@ class LanClients:
             if entry.counter > _TRIES:
                 raise Refused(f"{said}, and so were others that were made: see who answers for every address there")
             _log.warning("%s: another is made", said)
+
+    async def _holder(self, request: LeaseRequest, address: Address) -> str | None:
+        """Who has an address that is to be used (RFC 4862 section 5.4)."""
+        if self._check is None:
+            return None
+        try:
+            return await self._check(request.dev, address, request.mac)
+        except BerthError as error:
+            _log.warning("%s on %s is used unchecked: %s", address, request.dev, error)
+        return None
 
     async def _ask_rest(self, dev: str, link: Link, client_id: bytes) -> None:
         """What a server says of name servers, where routers tell to ask it: once for all clients of a LAN."""

@@ -7,7 +7,7 @@ from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 import pytest
-from lab_ground import INTERNET6, LAPTOP, LAPTOP6, Ground
+from lab_ground import HOST6, INTERNET6, LAPTOP, LAPTOP6, ROUTER6, Ground
 from test_leases import Keeper, Server, until
 
 pytestmark = pytest.mark.timeout(120)
@@ -193,6 +193,22 @@ def test_an_address_that_somebody_has_is_not_made(ground: Ground, keeper: Keeper
     assert "is not to be had" in ground.refused(f"attach lan other --ip {first}")
     ground.berth("attach lan other --ip fd00:2::abcd")
     assert held(ground, "other") == ["fd00:2::abcd"]
+
+
+def test_a_host_without_an_ipv6_address_of_its_own(ground: Ground, keeper: Keeper, radvd: Radvd) -> None:
+    back = f"ip address add {HOST6}/64 dev br0 nodad; ip route add default via {ROUTER6}"
+    ground.until_end(f"ip address del {HOST6}/64 dev br0", back)
+    radvd(prefix())
+    ground.berth(NET)
+    ground.sandbox("web")
+    _, six = ground.attach("lan", "web")
+    assert IPv6Address(six) in PREFIX
+    assert ground.pings(("web", LAPTOP6), ("laptop", six), ("web", INTERNET6)) == []
+    ground.berth("network create back")
+    ground.berth("attach back web --ifname eth1")
+    ground.berth("detach lan web")
+    assert ground.defaults("web", 6) == []
+    assert [dev for _, dev in ground.defaults("web")] == ["eth1"]
 
 
 def test_an_address_of_the_lans_dhcpv6_server(ground: Ground, keeper: Keeper) -> None:

@@ -380,7 +380,8 @@ def _detach_one(parts: Parts, net: Network, ep: Endpoint, *, dry_run: bool) -> P
         heir_net = tx.network(heir.network) if heir is not None else None
     if heir is not None and heir_net is not None:
         before |= parts.want_endpoint(heir_net, heir)
-        heir = replace(heir, default_route=tuple(sorted({*heir.default_route, *_offers(heir_net, ep.default_route)})))
+        offered = _offers(heir_net, heir, ep.default_route)
+        heir = replace(heir, default_route=tuple(sorted({*heir.default_route, *offered})))
         after = parts.want_endpoint(heir_net, heir)
     plan = diff(after, before)
     if dry_run:
@@ -402,13 +403,16 @@ def _heir(tx: Tx, ep: Endpoint) -> Endpoint | None:
         return None
     for other in tx.endpoints(sandbox=ep.sandbox):
         net = tx.network(other.network)
-        if other.id != ep.id and net is not None and options.gateway(other) and _offers(net, ep.default_route):
+        if other.id == ep.id or net is None or not options.gateway(other):
+            continue
+        if _offers(net, other, ep.default_route):
             return other
     return None
 
 
-def _offers(net: Network, versions: tuple[int, ...]) -> set[int]:
-    """Which of the IP versions a network has a gateway for."""
+def _offers(net: Network, ep: Endpoint, versions: tuple[int, ...]) -> set[int]:
+    """Which of the IP versions an endpoint has a way out for by its network, or may have when a router advertises."""
     if net.internal:
         return set()
-    return {p.subnet.version for p in net.pools if p.gateway is not None and p.subnet.version in versions}
+    found = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
+    return (found | ({6} if ep.learnt.advertised else set())) & {*versions}

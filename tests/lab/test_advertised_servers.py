@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import IPv6Address, IPv6Network
@@ -16,6 +17,7 @@ from berth.errors import NotFound, Refused
 from berth.lan.clients import LanClients
 from berth.lan.dhcp import client_id
 from berth.lan.dhcp.clients import Check
+from berth.lan.dhcp6.mux import link_local
 from berth.model import Address, LeaseRequest
 from lan_servers import Lan
 
@@ -81,6 +83,17 @@ def test_an_address_is_made_where_the_server_is_silent_or_gone(home: Lan) -> Non
             await told.until(lambda: told.changed and told.changed[-1].slaac, "made when the server was gone")
             assert (told.lost[-1][0].address, told.changed[-1].request.key) == (other.address, "key2")
             assert {*told.clients.leases()} == {"key1", "key2"}
+        told.clients.close()
+
+    run(home, work)
+
+
+def test_an_address_is_made_where_the_hosts_own_client_has_the_port(home: Lan) -> None:
+    async def work() -> None:
+        told, host = told_of(), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        with host, lan_servers.radvd(home, f"AdvManagedFlag on; {PREFIX}"):
+            host.bind((link_local("br0"), 546, 0, socket.if_nametoindex("br0")))
+            assert (await told.clients.acquire(SIX)).slaac
         told.clients.close()
 
     run(home, work)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
 from berth import ipam
-from berth.engine import handed_over, leases, options, peers
+from berth.engine import in_container, leases, options, peers
 from berth.engine.networks import find
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
@@ -135,7 +135,7 @@ def announce(parts: Parts, identity: str, ns: str) -> bool:
         dev = parts.kernel.find(ns, ep.mac)
         if dev is None:
             return False
-        parts.kernel.send(Plan(tuple(handed_over.settle(known[0], ep, ns, dev))))
+        parts.kernel.send(Plan(tuple(in_container.settle(known[0], ep, ns, dev))))
         parts.kernel.announce(ns, dev, ep.mac)
     return True
 

@@ -130,7 +130,7 @@ class LanClients:
         if link.managed():
             try:
                 given = await self._dhcp.acquire(entry.request, min(left, _SERVER) if other else left)
-            except Refused as error:
+            except BerthError as error:  # or the host's own client has the port
                 if other is None:
                     raise
                 _log.warning("%s: an address of %s is made instead", error, other.subnet)

@@ -1,4 +1,4 @@
-"""What is set in a sandbox of Docker's, once its end of the cable is there.
+"""What is set in a container of Docker's, once its end of the cable is there.
 
 Docker leaves it to the kernel to make IPv6 addresses of its own by advertisements. Nobody knows of those, and the
 container is not let send from them. Where IPv6 is as the LAN's routers advertise, the rest is the kernel's to do: the

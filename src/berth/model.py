@@ -177,7 +177,7 @@ class Network:
     local: str = ""  # overlay: this host's address on the underlay; never stored, as each host has its own
     ipam: Ipam = Ipam.NETWORK
     addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
-    addresses6: str = "pool"  # the same for IPv6
+    addresses6: str = "pool"  # the same for IPv6: pool | dhcp | auto (as the LAN's routers advertise)
     keep_lease: bool = False  # flat: leases stay at the server's when their endpoints are gone
     scope: str = "local"  # local | global: every host of the shared store sees it
     labels: Pairs = ()
@@ -358,6 +358,8 @@ class Learnt:
     routes: tuple[StaticRoute, ...] = ()  # via 0.0.0.0: on the link
     mtu: int = 0  # bytes; 0: the network's
     dns: tuple[Address, ...] = ()  # name servers; (): the host's
+    advertised: bool = False  # IPv6 is as the LAN's routers advertise: its address and router come and go
+    mtu6: int = 0  # bytes, of IPv6 alone; 0: the link's
 
 
 @dataclass(frozen=True, slots=True)
@@ -569,20 +571,22 @@ class LeaseRequest:
     version: int = 4  # of IP
     conflict: str = "fast"  # how thoroughly the LAN is asked who else has the address: fast | full | off
     early: bool = False  # with fast: used once nobody awake has objected; who objects later gets it back
+    auto: bool = False  # IPv6 as the LAN's routers advertise: from a server, or made from a prefix of theirs
+    subnets: tuple[Subnet, ...] = ()  # in which an address is made rather than in others that are advertised
 
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """What a DHCP server gave, and until when."""
+    """What a DHCP server gave, and until when; or an address that was made of what a router advertises."""
 
     request: LeaseRequest
     address: Interface
-    server: bytes  # who gave it: the server's IPv4 address, or its DUID
+    server: bytes  # who gave it: the server's IPv4 address, or its DUID; where `slaac`, the router's address
     router: Address | None = None  # None also where classless routes take its place (RFC 3442)
     dns: tuple[Address, ...] = ()
     domain: str = ""
     search: tuple[str, ...] = ()
-    mtu: int | None = None  # bytes
+    mtu: int | None = None  # bytes; of IPv6, for packets of IPv6 alone
     routes: tuple[StaticRoute, ...] = ()  # classless; a via of 0.0.0.0 is on the link
     ntp: tuple[Address, ...] = ()
     acquired: float = 0  # seconds since 1970, by CLOCK_REALTIME, when the server confirmed it
@@ -590,3 +594,4 @@ class Lease:
     t1: int = 0  # seconds until the server is asked to prolong it
     t2: int = 0  # seconds until any server is
     server_mac: str = ""  # where the confirmation came from: the server's, or its relay's
+    slaac: bool = False  # made from a prefix that a router advertises (RFC 4862)

@@ -49,6 +49,11 @@ class Noun(msgspec.Struct, frozen=True, tag=True):
         raise NotImplementedError
 
     @property
+    def turn(self) -> int:
+        """Its own rank: the class', but for few."""
+        return self.rank
+
+    @property
     def order(self) -> Key:
         """Where it comes among others of its rank."""
         return self.key

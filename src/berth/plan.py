@@ -82,13 +82,13 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     for key, new in wanted.items():
         old = there.get(key)
         if old is None:
-            makes.append((new.rank, new.order, Add(new)))
+            makes.append((new.turn, new.order, Add(new)))
         elif not new.met_by(old):
             _refuse_foreign(old)
-            makes.append((new.rank, new.order, Change(old, new)))
+            makes.append((new.turn, new.order, Change(old, new)))
     gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not _foreign(obj)]
     implied = {held for obj in gone for held in obj.holds}
-    dels = [(obj.rank, obj.order, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
+    dels = [(obj.turn, obj.order, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
     makes.sort(key=lambda made: made[:2])
     dels.sort(key=lambda made: made[:2], reverse=True)
     early = [op for _, _, op in dels if op.old.in_the_way]

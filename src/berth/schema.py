@@ -119,7 +119,8 @@ def load_endpoint(data: bytes) -> Endpoint:
 def _learnt(raw: Json) -> Learnt:
     routers = tuple(ip_address(router) for router in raw["routers"])
     dns = tuple(ip_address(server) for server in raw.get("dns", ()))
-    return Learnt(tuple(raw["versions"]), routers, _routes(raw["routes"]), raw["mtu"], dns)
+    advertised, mtu6 = raw.get("advertised", False), raw.get("mtu6", 0)
+    return Learnt(tuple(raw["versions"]), routers, _routes(raw["routes"]), raw["mtu"], dns, advertised, mtu6)
 
 
 def _routes(raw: Iterable[Json]) -> tuple[StaticRoute, ...]:
@@ -138,6 +139,7 @@ def load_lease(data: bytes) -> LeaseRecord:
     asked: Json = lease["request"]
     asked["client_id"] = b64decode(asked["client_id"])
     asked["wanted"] = None if asked["wanted"] is None else ip_address(asked["wanted"])
+    asked["subnets"] = tuple(ip_network(subnet) for subnet in asked.get("subnets", ()))
     lease["request"] = LeaseRequest(**asked)
     lease["server"] = b64decode(lease["server"])
     lease["address"] = ip_interface(lease["address"])

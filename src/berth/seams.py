@@ -216,7 +216,7 @@ class Notices(Protocol):
 
 
 class LeaseClients(Protocol):
-    """All leases of this host that a server of the LAN's has given, kept in one event loop."""
+    """All addresses of this host's endpoints that LANs give, by a server or a router, kept in one event loop."""
 
     async def acquire(self, request: LeaseRequest, timeout: float = 10) -> Lease:
         """Get a lease within so many seconds. Raises `Refused`."""

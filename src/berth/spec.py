@@ -251,6 +251,10 @@ def _addresses(text: str) -> str:
     return _one_of(text, ("pool", "dhcp"), "addresses")
 
 
+def _addresses6(text: str) -> str:
+    return _one_of(text, ("pool", "dhcp", "auto"), "addresses6")
+
+
 def _mode(text: str) -> str:
     return _one_of(text, EVERY, "mode")
 
@@ -319,7 +323,9 @@ OPTIONS: dict[str, Option] = {
         None, EVERY, _allow, "who may begin a conversation with a container: none, or PROTO[/PORTS][@SUBNET],…"
     ),
     "addresses": Option(None, PLUGGED, _addresses, "where a LAN's endpoints have their addresses from: pool|dhcp"),
-    "addresses6": Option(None, PLUGGED, _addresses, "where they have their IPv6 addresses from: pool|dhcp (DHCPv6)"),
+    "addresses6": Option(
+        None, PLUGGED, _addresses6, "where they have their IPv6 addresses from: pool|dhcp|auto (as routers advertise)"
+    ),
     "keep_lease": Option(None, PLUGGED, _boolean, "leave a lease at the server when its endpoint goes: true|false"),
     "mode": Option(None, EVERY, _mode, "driver to use instead of --driver: bridge|flat|overlay"),
     "names": Option(None, EVERY, _boolean, "answer for the names of endpoints: true|false"),
@@ -341,7 +347,7 @@ _SHORT = {key: short for short, option in OPTIONS.items() for key in (short, opt
 #: What may be said of one endpoint with `--driver-opt`, Docker's and Berth's own.
 ENDPOINT_OPTIONS: dict[str, Callable[[str], str]] = {
     "addresses": _addresses,  # in place of the network's
-    "addresses6": _addresses,
+    "addresses6": _addresses6,
     "allow_services": _services,
     "antispoof": _boolean,
     "allow": _allow,  # in place of the network's; Berth's own to carry out

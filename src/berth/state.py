@@ -174,6 +174,11 @@ class Sysctl(Noun, frozen=True, tag=True):
     value: str
 
     @property
+    def turn(self) -> int:
+        # A link that comes up forgets the MTU that IPv6 had on it.
+        return 41 if self.name.startswith("net.ipv6.conf.") and self.name.endswith(".mtu") else self.rank
+
+    @property
     def sticky(self) -> bool:
         return True
 

@@ -145,20 +145,20 @@ def lease_clients(changed: Callable[[Lease], None], lost: Callable[[Lease, str],
     from concurrent.futures import ThreadPoolExecutor
     from functools import partial
 
-    from berth.lan.dhcp import Clients
+    from berth.lan.clients import LanClients
 
     lan = LinuxLan()
 
     threads = ThreadPoolExecutor(64, thread_name_prefix="asking")  # each waits: one a question, so that none queues
 
     async def holder(request: LeaseRequest, address: Address, sent: Callable[[], None]) -> str | None:
-        """Who has an address that a server has just offered (RFC 2131 section 4.4.1)."""
+        """Who has an address that a server has just offered, or that was made (RFC 2131 section 4.4.1, RFC 4862)."""
         full, mine = request.conflict == "full", (request.mac,)
         ask = partial(lan.holders, request.dev, (address,), full=full, mine=mine, sent=sent)
         held = await asyncio.get_running_loop().run_in_executor(threads, ask)
         return held.get(address)
 
-    return Clients(changed, lost, holder)
+    return LanClients(changed, lost, holder)
 
 
 def examine(store: str | None = None, internet: Sequence[Address] = ()) -> Facts:

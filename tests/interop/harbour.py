@@ -16,7 +16,7 @@ from berth.lab.session import Inside, Session
 from .engines import Dockerd, EngineError
 
 ROUTER, HOST, LAPTOP, INTERNET = "192.168.2.1", "192.168.2.2", "192.168.2.50", "203.0.113.10"
-ROUTER6, LAPTOP6 = "fd00:2::1", "fd00:2::50"
+ROUTER6, LAPTOP6, INTERNET6 = "fd00:2::1", "fd00:2::50", "2001:db8::10"
 LAN = ("--subnet=192.168.2.0/24", "-o", "parent=br0")
 OURS = ("-d", "berth", "--ipam-driver", "berth")
 ALWAYS = ("sh", "-c", "trap exit TERM; while :; do sleep 1 & wait; done")  # ends at once when it is told to

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from ipaddress import IPv6Address, IPv6Network
+from ipaddress import IPv6Address
 from pathlib import Path
 
 import pytest
+from lab_clients import Told, run
 
 import lan_servers
-from berth.errors import NotFound, Refused, Taken
-from berth.kernel.netns import inside
-from berth.lan.dhcp import Clients, client_id
-from berth.lan.dhcp.clients import Check
-from berth.lan.slaac import slaac, slaac_address
-from berth.model import Address, Lease, LeaseRequest
+from berth.errors import Refused, Taken
+from berth.lan.dhcp import client_id
+from berth.model import Address, LeaseRequest
 from lan_servers import Lan
 
 RANGE = "--dhcp-range=fd77::50,fd77::99,64,120"
@@ -32,31 +29,6 @@ KEA: dict[str, object] = {
 def home(tmp_path: Path) -> Iterator[Lan]:
     with lan_servers.lan(tmp_path) as made:
         yield made
-
-
-class Told:
-    """The clients of a host, and what they tell."""
-
-    def __init__(self, check: Check | None = None) -> None:
-        self.changed: list[Lease] = []
-        self.lost: list[str] = []
-        self.clients = Clients(self.changed.append, lambda lease, why: self.lost.append(why), check)
-
-    async def until(self, true: Callable[[], object], what: str) -> None:
-        end = asyncio.get_running_loop().time() + 20
-        while not true():
-            assert asyncio.get_running_loop().time() < end, f"{what}: {self.changed} {self.lost}"
-            await asyncio.sleep(0.02)
-
-
-def run(home: Lan, work: Callable[[], Awaitable[None]]) -> None:
-    """Run in the host's namespace."""
-
-    async def whole() -> None:
-        await work()
-
-    with inside(home.host):
-        asyncio.run(whole())
 
 
 def test_dnsmasq_gives_the_same_identity_the_same_address(home: Lan) -> None:
@@ -89,7 +61,7 @@ def test_kea_prolongs_and_ends(home: Lan) -> None:
             await told.until(lambda: len(told.changed) >= 2, "renewed")
             assert {each.address for each in told.changed} == {lease.address}
         await told.until(lambda: told.lost, "ended")
-        assert "ended after 6 s" in told.lost[0]
+        assert "ended after 6 s" in told.lost[0][1]
         told.clients.close()
 
     run(home, work)
@@ -125,38 +97,5 @@ def test_stateless_and_nobody(home: Lan) -> None:
         with pytest.raises(Taken, match="another DHCPv6 client has port 546 on br0"):
             await Told().clients.acquire(SIX)
         told.clients.close()
-
-    run(home, work)
-
-
-def test_what_radvd_advertises(home: Lan) -> None:
-    async def work() -> None:
-        said = await slaac("br0")
-        assert said.router.is_link_local and said.lifetime > 0 and said.mtu == 1400 and not said.managed and said.other
-        assert said.dns == (IPv6Address("fd77::53"),) and said.search == ("a.example",)
-        (prefix,) = said.prefixes
-        assert prefix.subnet == IPv6Network("fd77::/64") and prefix.autonomous and prefix.on_link
-        assert (prefix.valid, prefix.preferred) == (300, 200)
-        assert str(slaac_address(prefix.subnet, "02:00:00:00:00:01")) == "fd77::ff:fe00:1/64"
-        stable = slaac_address(prefix.subnet, identity="web")
-        assert stable == slaac_address(prefix.subnet, identity="web") != slaac_address(prefix.subnet, identity="db")
-        assert stable in prefix.subnet
-
-    config = (
-        "AdvLinkMTU 1400; AdvOtherConfigFlag on; RDNSS fd77::53 {}; DNSSL a.example {};"
-        "prefix fd77::/64 { AdvValidLifetime 300; AdvPreferredLifetime 200; };"
-    )
-    with lan_servers.radvd(home, config):
-        run(home, work)
-
-
-def test_what_dnsmasq_advertises_and_nobody(home: Lan) -> None:
-    async def work() -> None:
-        with pytest.raises(Refused, match="no IPv6 router answers on br0"):
-            await slaac("br0", 0.3)
-        with pytest.raises(NotFound, match="no link nobr"):
-            await slaac("nobr")
-        with lan_servers.dnsmasq(home, "--dhcp-range=fd77::,slaac,64,600", "--enable-ra"):
-            assert (await slaac("br0")).prefixes[0].subnet == IPv6Network("fd77::/64")
 
     run(home, work)

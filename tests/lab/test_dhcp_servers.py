@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
+from lab_clients import Told, run
 
 import lan_servers
 from berth.errors import NotFound, Refused
-from berth.kernel.netns import inside
-from berth.lan.dhcp import Clients, client_id
-from berth.lan.dhcp.clients import Check
-from berth.model import Address, Lease, LeaseRequest, StaticRoute
+from berth.lan.dhcp import client_id
+from berth.model import Address, LeaseRequest, StaticRoute
 from lan_servers import Lan
 
 RANGE = "--dhcp-range=10.77.0.50,10.77.0.99,255.255.255.0,120"
@@ -26,31 +25,6 @@ QUICK = ("--dhcp-option=58,1", "--dhcp-option=59,3")  # dnsmasq gives no less th
 def home(tmp_path: Path) -> Iterator[Lan]:
     with lan_servers.lan(tmp_path) as made:
         yield made
-
-
-class Told:
-    """The clients of a host, and what they tell."""
-
-    def __init__(self, check: Check | None = None) -> None:
-        self.changed: list[Lease] = []
-        self.lost: list[tuple[Lease, str]] = []
-        self.clients = Clients(self.changed.append, lambda lease, why: self.lost.append((lease, why)), check)
-
-    async def until(self, true: Callable[[], object], what: str, seconds: float = 20) -> None:
-        end = asyncio.get_running_loop().time() + seconds
-        while not true():
-            assert asyncio.get_running_loop().time() < end, f"{what}: {self.changed} {self.lost}"
-            await asyncio.sleep(0.02)
-
-
-def run(home: Lan, work: Callable[[], Awaitable[None]]) -> None:
-    """Run in the host's namespace."""
-
-    async def whole() -> None:
-        await work()
-
-    with inside(home.host):
-        asyncio.run(whole())
 
 
 def request(number: int = 1, **more: object) -> LeaseRequest:

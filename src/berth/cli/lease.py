@@ -15,7 +15,7 @@ from berth.model import LeaseRecord
 
 @click.group()
 def lease() -> None:
-    """List leases: addresses that the LAN's DHCP server has given."""
+    """List leases: addresses that the LAN's DHCP server has given, or that are made of what its routers advertise."""
 
 
 @lease.command(name="ls")

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from berth.drivers.limits import limits
 from berth.model import Address, Endpoint, Network, Placement, StaticRoute
 from berth.ovs import OvsPort, TxChecksums
-from berth.spec import static_routes
+from berth.spec import MTU_IPV6, static_routes
 from berth.state import HOST, MARK, Addr, LinkUp, Obj, Route, State, Sysctl, Veth
 
 _DEFAULT = {4: "0.0.0.0/0", 6: "::/0"}
@@ -41,7 +41,8 @@ def cable(net: Network, ep: Endpoint) -> State:
     objects: set[Obj] = {*plug, LinkUp(ns, "lo"), LinkUp(ns, ep.ifname), *_settings(net, ep)}
     objects |= {Addr(ns, ep.ifname, str(address)) for address in ep.addresses}
     for version in ep.default_route:
-        objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(_gateway(net, ep, version)), _METRIC[version]))
+        if (gateway := _gateway(net, ep, version)) is not None:
+            objects.add(Route(ns, _DEFAULT[version], ep.ifname, str(gateway), _METRIC[version]))
     versions = {address.version for address in ep.addresses}
     for route in _routes(net, ep):
         if route.subnet.version not in versions:
@@ -51,10 +52,10 @@ def cable(net: Network, ep: Endpoint) -> State:
     return frozenset(objects)
 
 
-def _gateway(net: Network, ep: Endpoint, version: int) -> Address:
-    """The router that the lease names, else the network's."""
-    pools = [p.gateway for p in net.pools if p.subnet.version == version]
-    return next(g for g in (*ep.learnt.routers, *pools) if g is not None and g.version == version)
+def _gateway(net: Network, ep: Endpoint, version: int) -> Address | None:
+    """The router that the lease names, else the network's; None where no router advertises itself now."""
+    known = [*ep.learnt.routers, *(() if version == 6 and ep.learnt.advertised else [p.gateway for p in net.pools])]
+    return next((g for g in known if g is not None and g.version == version), None)
 
 
 def _routes(net: Network, ep: Endpoint) -> Iterable[StaticRoute]:
@@ -78,11 +79,14 @@ def _deaf(link: str) -> set[Sysctl]:
 
 
 def _settings(net: Network, ep: Endpoint) -> set[Sysctl]:
-    versions = {address.version for address in ep.addresses}
+    versions = {address.version for address in ep.addresses} | ({6} if ep.learnt.advertised else set())
     settings = {"ipv6.disable_ipv6": "0" if 6 in versions else "1"}
     if 6 in versions:
         # The addresses and the router are given: nothing a stranger advertises may change them.
         settings["ipv6.accept_ra"] = "0"
+    link = min(ep.learnt.mtu or net.mtu, net.mtu)
+    if ep.learnt.advertised and link >= MTU_IPV6:
+        settings["ipv6.mtu"] = str(min(ep.learnt.mtu6 or link, link))
     if net.announces(ep):  # see Kernel.announce
         notify = {4: "ipv4.arp_notify", 6: "ipv6.ndisc_notify"}
         settings |= {notify[version]: "1" for version in versions}

@@ -35,6 +35,7 @@ class FlatDriver:
         _refuse_strange(subnets, bridge)
         pools = tuple(_pool(pool, asked, bridge, host) for pool in pair_pools(asked, subnets))
         refuse_overlap_with_networks(pools, host)
+        addresses6 = _addresses6(asked, pools)
         return Network(
             id=identity,
             name=asked.name,
@@ -44,7 +45,7 @@ class FlatDriver:
             mtu=mtu(asked, bridge.mtu, limit=bridge.mtu),
             created=created,
             internal=asked.internal,
-            ipv6=any(pool.subnet.version == 6 for pool in pools),
+            ipv6=addresses6 == "auto" or any(pool.subnet.version == 6 for pool in pools),
             masquerade=False,
             bypass=_bypass(asked, bridge, host),
             bypass_asked=asked.setting("bypass") in ("always", "never"),
@@ -64,7 +65,7 @@ class FlatDriver:
             conflict=asked.setting("conflict") or "fast",
             ipam=asked.ipam,
             addresses=asked.setting("addresses") or "pool",
-            addresses6=_addresses6(asked, pools),
+            addresses6=addresses6,
             keep_lease=asked.setting("keep_lease") == "true",
             labels=asked.labels,
             options=asked.options,
@@ -95,7 +96,11 @@ def _refuse_switch(asked: NetworkSpec, bridge: HostLink) -> None:
 
 
 def _addresses6(asked: NetworkSpec, pools: tuple[Pool, ...]) -> str:
-    chosen = asked.setting("addresses6") or "pool"
+    """IPv6 is as the LAN's routers advertise where IPv4 is by DHCP, and nothing else was said."""
+    leased = asked.ipv6 and asked.setting("addresses") == "dhcp"
+    chosen = asked.setting("addresses6") or ("auto" if leased else "pool")
+    if chosen == "auto" and not asked.ipv6:
+        raise Invalid("addresses6=auto is of no use to a network without IPv6: add --ipv6, or leave it out")
     if chosen == "dhcp" and not any(pool.subnet.version == 6 for pool in pools):
         raise Invalid("addresses6=dhcp is of no use to a network without IPv6: add --ipv6, or leave it out")
     return chosen

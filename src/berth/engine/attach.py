@@ -28,9 +28,9 @@ from berth.model import (
     PortRequest,
     Sandbox,
 )
-from berth.plan import Add, Plan, diff
+from berth.plan import Plan, diff
 from berth.seams import Intent, Outcome, Scope, Tx
-from berth.state import LinkUp, Route, State, Sysctl
+from berth.state import LinkUp, Route, State
 
 _BRIDGE_PORTS = 1023
 _WARN_FROM = 900
@@ -140,9 +140,7 @@ def announce(parts: Parts, identity: str, ns: str) -> bool:
             return False
         with parts.store.write() as tx:
             containers.remember(tx, identity, ns)
-        notify = {4: "ipv4.conf.{}.arp_notify", 6: "ipv6.conf.{}.ndisc_notify"}
-        names = [notify[address.version].format(dev.replace(".", "/")) for address in ep.addresses]
-        parts.kernel.send(Plan(tuple(Add(Sysctl(ns, f"net.{name}", "1")) for name in names)))
+        parts.kernel.send(Plan(tuple(containers.settle(known[0], ep, ns, dev))))
         parts.kernel.announce(ns, dev, ep.mac)
     return True
 
@@ -268,13 +266,16 @@ def _addresses(tx: Tx, net: Network, request: AttachRequest, held: frozenset[Add
     left = list(request.addresses)
     handed = request.placement is Placement.HANDOVER
     leased = leases.versions(net, request)
-    for version in sorted({pool.subnet.version for pool in net.pools}):
+    for version in sorted({pool.subnet.version for pool in net.pools} | {*leased}):
         pools = [pool for pool in net.pools if pool.subnet.version == version]
         wanted = next((address for address in left if address.version == version), None)
         if wanted is not None:
             left.remove(wanted)
         if version in leased:
             wanted = leases.granted(net, request, version)
+            if net.pool_of(wanted) is None:
+                yield ip_interface(f"{wanted}/64")  # of a prefix that a router advertises
+                continue
         if wanted is None and handed:
             continue  # Docker leaves IPv6 out where the container has it switched off
         if wanted is None and net.ipam is Ipam.DOCKER:
@@ -317,6 +318,7 @@ def _default_route(net: Network, place: _Place, learnt: Learnt, warnings: list[s
         return ()
     offered = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
     offered |= {router.version for router in learnt.routers}
+    offered |= {6} if learnt.advertised else set()  # its router comes and goes
     ours = {version for ep in place.others for version in ep.default_route}
     for obj in place.there:
         if isinstance(obj, Route):
@@ -384,7 +386,8 @@ def _detach_one(parts: Parts, net: Network, ep: Endpoint, *, dry_run: bool) -> P
         heir_net = tx.network(heir.network) if heir is not None else None
     if heir is not None and heir_net is not None:
         before |= parts.want_endpoint(heir_net, heir)
-        heir = replace(heir, default_route=tuple(sorted({*heir.default_route, *_offers(heir_net, ep.default_route)})))
+        offered = _offers(heir_net, heir, ep.default_route)
+        heir = replace(heir, default_route=tuple(sorted({*heir.default_route, *offered})))
         after = parts.want_endpoint(heir_net, heir)
     plan = diff(after, before)
     if dry_run:
@@ -406,13 +409,16 @@ def _heir(tx: Tx, ep: Endpoint) -> Endpoint | None:
         return None
     for other in tx.endpoints(sandbox=ep.sandbox):
         net = tx.network(other.network)
-        if other.id != ep.id and net is not None and options.gateway(other) and _offers(net, ep.default_route):
+        if other.id == ep.id or net is None or not options.gateway(other):
+            continue
+        if _offers(net, other, ep.default_route):
             return other
     return None
 
 
-def _offers(net: Network, versions: tuple[int, ...]) -> set[int]:
-    """Which of the IP versions a network has a gateway for."""
+def _offers(net: Network, ep: Endpoint, versions: tuple[int, ...]) -> set[int]:
+    """Which of the IP versions an endpoint has a way out for by its network, or may have when a router advertises."""
     if net.internal:
         return set()
-    return {p.subnet.version for p in net.pools if p.gateway is not None and p.subnet.version in versions}
+    found = {pool.subnet.version for pool in net.pools if pool.gateway is not None}
+    return (found | ({6} if ep.learnt.advertised else set())) & {*versions}

@@ -45,14 +45,25 @@ def versions(net: Network, request: AttachRequest) -> tuple[int, ...]:
     """The IP versions for which an endpoint has its address from a server of the LAN's. Raises `Invalid`."""
     if request.placement is not Placement.FULL:
         return ()  # Docker's IPAM driver has seen to it
-    own, theirs = dict(request.options), {4: net.addresses, 6: net.addresses6}
-    found = tuple(version for version, key in _OPTION.items() if own.get(key, theirs[version]) == "dhcp")
+    found = tuple(version for version in _OPTION if _source(net, request, version) != "pool")
     if found and net.driver != "flat":
         raise Invalid(f"network {net.name} is {net.driver}: only a LAN (driver flat) has a DHCP server; leave it out")
     for version in found:
-        if not any(pool.subnet.version == version for pool in net.pools):
+        pools = any(pool.subnet.version == version for pool in net.pools)
+        if not pools and _source(net, request, version) != "auto":
             raise Invalid(f"network {net.name} has no IPv{version} subnet: leave {_OPTION[version]}=dhcp out")
     return found
+
+
+def _source(net: Network, request: AttachRequest, version: int) -> str:
+    """Where an endpoint has its address of an IP version from: pool | dhcp | auto."""
+    theirs = net.addresses if version == 4 else net.addresses6
+    return dict(request.options).get(_OPTION[version], theirs)
+
+
+def advertised(net: Network, request: AttachRequest) -> bool:
+    """Whether IPv6 is as the LAN's routers advertise."""
+    return request.placement is Placement.FULL and _source(net, request, 6) == "auto"
 
 
 def wanted(
@@ -79,6 +90,8 @@ def wanted(
             version=version,
             conflict=net.conflict,
             early=net.conflict == "fast",  # should somebody object later, the endpoint moves to another address
+            auto=version == 6 and advertised(net, request),
+            subnets=tuple(pool.subnet for pool in net.pools if pool.subnet.version == version),
         )
         for version in found
     )
@@ -100,7 +113,7 @@ def granted(net: Network, request: AttachRequest, version: int) -> Address:
             " start it: berth daemon"
         )
     refuse_other(lease)
-    if net.pool_of(lease.address.ip) is None:
+    if net.pool_of(lease.address.ip) is None and not lease.slaac:
         subnets = ", ".join(str(pool.subnet) for pool in net.pools)
         raise Invalid(
             f"the DHCP server gives {lease.address.ip}, which is outside network {net.name} ({subnets}):"
@@ -112,6 +125,11 @@ def granted(net: Network, request: AttachRequest, version: int) -> Address:
 def refuse_other(lease: Lease) -> None:
     """Raise `Taken` where the server gave another address than was asked for by `--ip`."""
     asked = lease.request.wanted
+    if asked is not None and asked != lease.address.ip and lease.slaac:
+        raise Taken(
+            f"{asked} is not to be had: it is in use on the LAN, or of no prefix that a router advertises now; leave"
+            " --ip out"
+        )
     if asked is not None and asked != lease.address.ip:
         raise Taken(
             f"the DHCP server gives {lease.address.ip} and not {asked}: leave --ip out, or reserve {asked}"
@@ -131,13 +149,17 @@ def learnt(net: Network, leases: Sequence[Lease]) -> Learnt:
         near = [r for r in lease.routes if r.via.is_unspecified or r.via in own]
         defaults = [r.via for r in near if not r.subnet.prefixlen and not r.via.is_unspecified]
         router = defaults[0] if defaults else lease.router
-        if router is not None and router in own:
+        if router is not None and (router in own or router.is_link_local):
             routers.append(router)
         routes += [r for r in near if r.subnet.prefixlen and r.subnet != own]
-    mtu = min((lease.mtu for lease in leases if lease.mtu), default=0)
+    mtu, mtu6 = (
+        min((lease.mtu for lease in leases if lease.mtu and lease.address.version == version), default=0)
+        for version in (4, 6)
+    )
     seen = tuple(lease.address.version for lease in leases)
     dns = tuple(dict.fromkeys(server for lease in leases for server in lease.dns))
-    return Learnt(seen, tuple(routers), tuple({r.subnet: r for r in routes}.values()), mtu, dns)
+    auto = any(lease.request.auto for lease in leases)
+    return Learnt(seen, tuple(routers), tuple({r.subnet: r for r in routes}.values()), mtu, dns, auto, mtu6)
 
 
 def _lan(net: Network, lease: Lease) -> Subnet:
@@ -161,7 +183,7 @@ def renew(parts: Parts, lease: Lease) -> str:
         net, ep = known
         handed = ep.placement is Placement.HANDOVER
         same = lease.address.ip == record.lease.address.ip
-        if handed and not same and containers.reachable(parts, record, ep.mac) is None:
+        if handed and not same and (lease.request.auto or containers.reachable(parts, record, ep.mac) is None):
             return _note(parts, record, lease)
         with parts.store.read() as tx:
             others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
@@ -173,24 +195,25 @@ def renew(parts: Parts, lease: Lease) -> str:
             with parts.store.write() as tx:
                 tx.save_lease(new if not trouble else replace(record, trouble=trouble))
             return trouble
-        return _said(ep, record, lease) + _carry(parts, net, ep, after, new, way_out=record.way_out)
+        return _said(ep, after, record, lease) + _carry(parts, net, ep, after, new, way_out=record.way_out)
 
 
-def _said(ep: Endpoint, record: LeaseRecord, lease: Lease) -> str:
+def _said(ep: Endpoint, after: Endpoint, record: LeaseRecord, lease: Lease) -> str:
     before, now = record.lease.address.ip, lease.address.ip
+    who = "a router" if lease.slaac else "the DHCP server"
     if before != now:
         told = f", and `docker inspect` goes on to show {before}" if ep.placement is Placement.HANDOVER else ""
-        return f"endpoint {ep.name}: the DHCP server has moved it from {before} to {now}{told}"
+        return f"endpoint {ep.name}: {who} has moved it from {before} to {now}{told}"
     if record.over:
-        return f"endpoint {ep.name}: the DHCP server has given {now} to it again"
-    return f"endpoint {ep.name}: the DHCP server has changed its router, routes, MTU or name servers"
+        return f"endpoint {ep.name}: {who} has given {now} to it again"
+    return f"endpoint {ep.name}: {who} has changed its router, routes, MTU or name servers"
 
 
 def _note(parts: Parts, record: LeaseRecord, lease: Lease) -> str:
     """A container that Berth cannot get into keeps what Docker gave it: the record says so, and asks for that again."""
     trouble = ""
     if lease.address.ip != record.lease.address.ip:
-        trouble = f"the DHCP server gives {lease.address.ip} now, and a container of Docker's keeps its address"
+        trouble = f"the LAN gives {lease.address.ip} now, and a container of Docker's keeps its address"
         lease = replace(record.lease, request=replace(lease.request, wanted=record.lease.address.ip))
     with parts.store.write() as tx:
         tx.save_lease(replace(record, lease=lease, trouble=trouble))
@@ -218,7 +241,7 @@ def _obstacle(tx: Tx, net: Network, ep: Endpoint, lease: Lease) -> str:
         return ""
     pool = net.pool_of(address)
     if pool is None:
-        return f"the DHCP server gives {address}, which is outside network {net.name}"
+        return "" if lease.slaac else f"the DHCP server gives {address}, which is outside network {net.name}"
     if tx.ledger(net.id, pool).covering(int(address)) is not None:
         return f"the DHCP server gives {address}, which another endpoint of network {net.name} has"
     return ""
@@ -292,12 +315,14 @@ def lost(parts: Parts, lease: Lease, why: str) -> str:
         record = replace(record, trouble=why, over=True)
         known = parts.known(record.endpoint) if record.endpoint else None
         said = f"{record.lease.address.ip}: the lease is lost: {why}"
-        if known is None or record.lease.address.ip not in [a.ip for a in known[1].addresses]:
+        # What routers advertise in a container of Docker's is its kernel's to take back.
+        kept = known is not None and known[1].placement is Placement.HANDOVER and lease.request.auto
+        if known is None or kept or record.lease.address.ip not in [a.ip for a in known[1].addresses]:
             with parts.store.write() as tx:
                 tx.save_lease(record)
             return said
         net, ep = known
-        after = _without(ep, record.lease)
+        after = _unadvertised(parts, net, ep, record.lease) if lease.request.auto else _without(ep, record.lease)
         way_out = ep.default_route != after.default_route
         if ep.placement is Placement.HANDOVER:
             dev = containers.reachable(parts, record, ep.mac)
@@ -319,6 +344,14 @@ def _without(ep: Endpoint, lease: Lease) -> Endpoint:
         return replace(ep, addresses=addresses, learnt=learnt)
     kept = tuple(each for each in ep.default_route if each != version)
     return replace(ep, addresses=addresses, learnt=learnt, default_route=kept)
+
+
+def _unadvertised(parts: Parts, net: Network, ep: Endpoint, lease: Lease) -> Endpoint:
+    """An endpoint whose address routers advertise no more: it goes on to listen to them."""
+    with parts.store.read() as tx:
+        others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
+    left = tuple(address for address in ep.addresses if address.ip != lease.address.ip)
+    return replace(ep, addresses=left, learnt=replace(learnt(net, others), advertised=True))
 
 
 # --- Docker's IPAM driver ---
@@ -357,6 +390,9 @@ def wanted_for_docker(
         hostname=holder,
         wanted=wanted,
         conflict=users[0].conflict if users else "fast",
+        version=pool.subnet.version,
+        auto=pool.subnet.version == 6,
+        subnets=(pool.subnet,),
     )
     return request, before.address if before is not None else None
 
@@ -381,5 +417,5 @@ def interface(pool: Pool, lease: Lease) -> Interface:
     """The leased address, with the length of the pool's subnet. Raises `Invalid` for one outside."""
     address = lease.address.ip
     if address not in pool.subnet:
-        raise Invalid(f"the DHCP server gives {address}, which is outside {pool.subnet}: correct the server")
+        raise Invalid(f"the LAN gives {address}, which is outside {pool.subnet}: correct it, or give another --subnet")
     return ip_interface(f"{address}/{pool.subnet.prefixlen}")

@@ -92,7 +92,7 @@ def elements(net: Network, ep: Endpoint, table: str) -> Iterator[NftElement]:
         return NftElement(NftHook.family, table, which, (cable, *more))
 
     yield member("macs", ("mac", ep.mac))
-    for address in (*(interface.ip for interface in ep.addresses), _link_local(ep.mac)):
+    for address in (*(interface.ip for interface in ep.addresses), link_local(ep.mac)):
         yield member(f"own{address.version}", (f"ipv{address.version}", str(address)))
         if address.version == 6:
             yield member("about6", ("octets", f"0x{address.packed.hex()}"))
@@ -100,7 +100,7 @@ def elements(net: Network, ep: Endpoint, table: str) -> Iterator[NftElement]:
         yield member(service)
 
 
-def _link_local(mac: str) -> IPv6Address:
+def link_local(mac: str) -> IPv6Address:
     """The address that a host makes of its MAC (RFC 4291 appendix A)."""
     raw = bytes.fromhex(mac.replace(":", ""))
     return IPv6Address(b"\xfe\x80".ljust(8, b"\0") + bytes([raw[0] ^ 2]) + raw[1:3] + b"\xff\xfe" + raw[3:])

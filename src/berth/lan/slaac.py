@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import hashlib
-import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -23,8 +20,8 @@ _ICMP6_FILTER = 1
 _PREFIX, _MTU, _RDNSS, _DNSSL = 3, 5, 25, 31
 _ON_LINK, _AUTONOMOUS = 0x80, 0x40
 _MANAGED, _OTHER = 0x80, 0x40
+_PREFERENCE = {0x08: 1, 0x18: -1}  # RFC 4191 section 2.1; the rest is medium
 _SMALLEST_MTU = 1280
-_REPEAT = 1.0  # seconds; RFC 4861 says 4, and hosts that boot can wait
 _LARGEST = 2048
 
 
@@ -51,6 +48,8 @@ class Advertised:
     mtu: int | None = None
     dns: tuple[IPv6Address, ...] = ()
     search: tuple[str, ...] = ()
+    preference: int = 0  # among default routers: 1 high, 0 medium, -1 low
+    dns_lifetime: int = 0  # seconds that `dns` and `search` may be used
 
 
 def decode(data: bytes, router: IPv6Address) -> Advertised:
@@ -69,52 +68,40 @@ def decode(data: bytes, router: IPv6Address) -> Advertised:
         mtu if mtu >= _SMALLEST_MTU else None,
         tuple(dict.fromkeys(server for code, body in options if code == _RDNSS for server in _servers(body))),
         tuple(dict.fromkeys(name for code, body in options if code == _DNSSL for name in _names(body))),
+        _PREFERENCE.get(flags & 0x18, 0),
+        max((int.from_bytes(body[2:6], "big") for code, body in options if code in (_RDNSS, _DNSSL)), default=0),
     )
 
 
-def slaac_address(prefix: IPv6Network, mac: str = "", identity: str = "") -> IPv6Interface:
-    """An address in a prefix of 64 bits: by the MAC (EUI-64, RFC 4291 A), or by an identity alone (RFC 7217).
+def slaac_address(prefix: IPv6Network, identity: str) -> IPv6Interface:
+    """The address that an identity has in a prefix of 64 bits, whatever its MAC (RFC 7217).
 
     `Refused` for a prefix of another length (RFC 4862 5.5.3).
     """
     if prefix.prefixlen != 64:
         raise Refused(f"no address can be made from {prefix}: SLAAC needs a prefix of 64 bits")
-    if identity:
-        digest = hashlib.sha256(prefix.network_address.packed[:8] + identity.encode()).digest()
-        number = digest[:8]
-    else:
-        raw = bytes.fromhex(mac.replace(":", ""))
-        number = bytes((raw[0] ^ 2,)) + raw[1:3] + b"\xff\xfe" + raw[3:]
-    return IPv6Interface((prefix.network_address.packed[:8] + number, 64))
+    begin = prefix.network_address.packed[:8]
+    return IPv6Interface((begin + hashlib.sha256(begin + identity.encode()).digest()[:8], 64))
 
 
-async def slaac(dev: str, timeout: float = 10) -> Advertised:
-    """Ask the routers of a link, in whose namespace the thread is, and return what the first one says.
-
-    Raises `Refused` where none answers within `timeout` seconds, `NotFound` (no such link) and `Denied`.
-    """
-    loop = asyncio.get_running_loop()
-    with _open(dev) as raw:
-        index = socket.if_nametoindex(dev)
-        answer: asyncio.Future[Advertised] = loop.create_future()
-        loop.add_reader(raw.fileno(), _receive, raw, answer)
-        trouble = f"no IPv6 router answers on {dev} within {timeout:g} s"
-        try:
-            async with asyncio.timeout(timeout):
-                while not answer.done():
-                    try:
-                        raw.sendto(bytes((_SOLICIT,)) + bytes(7), (_ALL_ROUTERS, 0, 0, index))
-                    except OSError as error:  # a link that has just come up has no address yet
-                        trouble = f"{dev} asks no IPv6 router: {os.strerror(error.errno or 0)}; is it up?"
-                    await asyncio.wait((answer,), timeout=_REPEAT)
-                return answer.result()
-        except TimeoutError:
-            raise Refused(trouble) from None
-        finally:
-            loop.remove_reader(raw.fileno())
+def solicit(raw: socket.socket, dev: str) -> None:
+    """Ask the routers of a link for their advertisements. Raises `OSError` where it has no address yet, or is gone."""
+    raw.sendto(bytes((_SOLICIT,)) + bytes(7), (_ALL_ROUTERS, 0, 0, socket.if_nametoindex(dev)))
 
 
-def _open(dev: str) -> socket.socket:
+def received(raw: socket.socket) -> Advertised | None:
+    """The advertisement that has come; None for anything else, however broken. Raises `OSError` for nothing more."""
+    data, extra, _, sender = raw.recvmsg(_LARGEST, socket.CMSG_SPACE(4))
+    hops = next((int.from_bytes(value, "little") for _, kind, value in extra if kind == socket.IPV6_HOPLIMIT), 0)
+    try:
+        said = decode(data, IPv6Address(sender[0].partition("%")[0]))
+    except Malformed:
+        return None
+    return said if hops == _HOPS else None
+
+
+def opened(dev: str) -> socket.socket:
+    """A socket that hears the advertisements of a link and nothing else. Raises `NotFound` and `Denied`."""
     try:
         index = socket.if_nametoindex(dev)
         made = socket.socket(
@@ -132,18 +119,6 @@ def _open(dev: str) -> socket.socket:
     made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVHOPLIMIT, 1)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, dev.encode())
     return made
-
-
-def _receive(raw: socket.socket, answer: asyncio.Future[Advertised]) -> None:
-    try:
-        data, extra, _, sender = raw.recvmsg(_LARGEST, socket.CMSG_SPACE(4))
-    except OSError:  # nothing more
-        return
-    hops = next((int.from_bytes(value, "little") for _, kind, value in extra if kind == socket.IPV6_HOPLIMIT), 0)
-    with contextlib.suppress(Malformed):
-        said = decode(data, IPv6Address(sender[0].partition("%")[0]))
-        if hops == _HOPS and not answer.done():
-            answer.set_result(said)
 
 
 def _options(data: bytes) -> Iterator[tuple[int, bytes]]:

@@ -181,9 +181,12 @@ def _known(engine: Engine, asked: m.OfEndpoint) -> tuple[Network, Endpoint]:
 
 
 def _gateways(net: Network, ep: Endpoint) -> Json:
+    """The next hops; not one that is advertised, since Docker takes no link-local one, and the kernel does."""
     found = {}
     for pool in () if net.internal else net.pools:
         version = pool.subnet.version
+        if version == 6 and ep.learnt.advertised:
+            continue
         gateway = next((router for router in ep.learnt.routers if router.version == version), pool.gateway)
         if gateway is not None and any(address.version == version for address in ep.addresses):
             found["Gateway" if version == 4 else "GatewayIPv6"] = str(gateway)

@@ -1,4 +1,5 @@
-"""Docker's calls to Berth's other IPAM driver, `berth-dhcp`: the addresses are leases of the LAN's own DHCP server.
+"""Docker's calls to Berth's other IPAM driver, `berth-dhcp`: the addresses are leases of the LAN's own DHCP server,
+those of IPv6 as the LAN's routers advertise.
 
 It has a socket of its own, since Docker tells no driver under which name it was asked for. Its calls may take seconds,
 and none of them holds up another.
@@ -70,10 +71,7 @@ def _always(said: Json) -> Callable[[m.Nothing], Awaitable[Json]]:
 
 
 async def _request_pool(lessor: Lessor, asked: m.RequestPool) -> Json:
-    request = m.pool_request(asked)
-    if request.version != 4:
-        raise Invalid("berth-dhcp gives IPv4 addresses only: leave --ipv6 out, or use --ipam-driver berth")
-    pool = await lessor.request_pool(request)
+    pool = await lessor.request_pool(m.pool_request(asked))
     return {"PoolID": pool.owner, "Pool": str(pool.subnet), "Data": {}}
 
 

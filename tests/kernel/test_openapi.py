@@ -30,7 +30,7 @@ from berth.plan import Plan
 from .conftest import Host
 from .running import until
 
-pytestmark = pytest.mark.timeout(110)
+pytestmark = pytest.mark.timeout(180)
 
 THREAD = "/proc/thread-self/ns/net"
 EXAMPLES = 30  # of each operation and kind

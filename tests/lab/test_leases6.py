@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from lab_ground import HOST6, INTERNET6, LAPTOP, LAPTOP6, ROUTER6, Ground
-from test_leases import Keeper, Server, until
+from test_leases import Keeper, until
+
+from router_dhcp import RouterDhcp
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -212,7 +214,7 @@ def test_a_host_without_an_ipv6_address_of_its_own(ground: Ground, keeper: Keepe
 
 
 def test_an_address_of_the_lans_dhcpv6_server(ground: Ground, keeper: Keeper) -> None:
-    router = Server(ground)
+    router = RouterDhcp(ground.lab)
     router.says("dhcp-range=192.168.2.200,192.168.2.220,1h", "dhcp-range=fd00:2::200,fd00:2::2ff,64,1h", "enable-ra")
     try:
         ground.berth(NET)

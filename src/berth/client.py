@@ -104,6 +104,10 @@ class Client:
         """The hosts that share the store."""
         return [schema.load_host(bytes(raw)) for raw in _list(self._ask("GET", "/v1/hosts"))]
 
+    def renew_key(self) -> HostRecord:
+        """Give the host another key for its encrypted ways."""
+        return schema.load_host(self._ask("POST", "/v1/hosts/key"))
+
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""
         said = self._change("POST", "/v1/reconcile")

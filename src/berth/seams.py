@@ -26,6 +26,7 @@ from berth.model import (
     PortChange,
     PortMapping,
     Sandbox,
+    SealKey,
 )
 from berth.plan import Plan
 from berth.state import NOTHING, Key, State
@@ -73,6 +74,22 @@ class Spanning(Protocol):
         """What should exist here for an endpoint on another host."""
         ...
 
+    def hosts(self, net: Network, me: str, hosts: Sequence[HostRecord]) -> State:
+        """What should exist here for the other hosts themselves; `me`: this one's id."""
+        ...
+
+
+class Keys(Protocol):
+    """This host's key for encrypted ways to others."""
+
+    def current(self) -> SealKey:
+        """The key, made up when there is none."""
+        ...
+
+    def renew(self) -> SealKey:
+        """Another key, in place of the one there was."""
+        ...
+
 
 class Kernel(Protocol):
     """The host's kernel."""
@@ -91,6 +108,10 @@ class Kernel(Protocol):
 
     def announce(self, ns: str, dev: str, mac: str) -> None:
         """Tell the neighbours of a link which MAC its addresses are at."""
+        ...
+
+    def running(self, dev: str) -> bool:
+        """Whether a link of the host's has somebody at its other end; True where there is no such link."""
         ...
 
     def find(self, ns: str, mac: str) -> str | None:
@@ -364,6 +385,7 @@ class Api(Protocol):
     def change_ports(self, asked: PortChange, *, dry_run: bool = False) -> Outcome[Endpoint]: ...
     def leases(self) -> Sequence[LeaseRecord]: ...
     def hosts(self) -> Sequence[HostRecord]: ...
+    def renew_key(self) -> HostRecord: ...
     def reconcile(self) -> Outcome[tuple[str, ...]]: ...
     def answers_names(self) -> bool: ...
     def sweep(self) -> None: ...

@@ -9,7 +9,15 @@ from berth.cli.output import engine, json_option, print_json, table
 
 @click.group()
 def host() -> None:
-    """List the hosts that share a store."""
+    """The hosts that share a store, and this one's key."""
+
+
+@host.command(name="rotate-key")
+@click.pass_context
+def rotate_key(ctx: click.Context) -> None:
+    """Give this host another key for encrypted networks; packets are lost until the others have heard of it."""
+    with engine(ctx) as api:
+        print(api.renew_key().public_key)
 
 
 @host.command(name="ls")
@@ -22,7 +30,13 @@ def list_hosts(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json(
             [
-                {"id": each.id, "name": each.name, "underlay": [str(ip) for ip in each.underlay], "since": each.since}
+                {
+                    "id": each.id,
+                    "name": each.name,
+                    "underlay": [str(ip) for ip in each.underlay],
+                    "public_key": each.public_key,
+                    "since": each.since,
+                }
                 for each in hosts
             ]
         )

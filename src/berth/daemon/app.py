@@ -125,6 +125,7 @@ class _Own:
             ("POST", "/v1/endpoints", self._attach),
             ("DELETE", "/v1/endpoints", self._detach),
             ("GET", "/v1/hosts", self._hosts),
+            ("POST", "/v1/hosts/key", self._renew_key),
             ("POST", "/v1/ports", self._ports),
             ("GET", "/v1/leases", self._list_leases),
             ("POST", "/v1/reconcile", self._reconcile),
@@ -184,6 +185,9 @@ class _Own:
 
     async def _hosts(self, _: Request, __: bytes) -> bytes:
         return _array([schema.dump(host) for host in await self._worker.run(self._engine.hosts)])
+
+    async def _renew_key(self, _: Request, __: bytes) -> bytes:
+        return schema.dump(await self._worker.run(self._engine.renew_key))
 
     async def _ports(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Ports)

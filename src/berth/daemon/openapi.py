@@ -60,6 +60,7 @@ def _paths() -> Json:
             ),
         },
         "/v1/hosts": {"get": _operation("The hosts that share the store.", _list("Host"))},
+        "/v1/hosts/key": {"post": _operation("Give this host another key for its encrypted ways.", _ref("Host"))},
         "/v1/ports": {
             "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
@@ -92,7 +93,7 @@ def _results() -> Json:
             addresses=_TEXTS, ports=several, aliases=_TEXTS,
         ),
         "Lease": _object(lease={"type": "object"}, endpoint=text, pool=text, keep=flag, trouble=text),
-        "Host": _object(id=text, name=text, underlay=_TEXTS, public_key=text, since=text),
+        "Host": _object(id=text, name=text, underlay=_TEXTS, public_key=text, wireguard_port=number, since=text),
     }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 
 _AUDIT = 60  # seconds between two looks at everything
+_LOOK = 1  # seconds between two looks at who encrypts
 _AGAIN = 2  # seconds after which what failed is tried again
 log = logging.getLogger("berth")
 
@@ -31,6 +32,7 @@ class Overlay:
         self._changed = asyncio.Event()
         self._due: set[str] | None = None  # ids of networks; None: any of them
         self._known: frozenset[str] = frozenset()  # networks over several hosts, by id
+        self._seals: frozenset[str] = frozenset()  # the links that encrypted networks lead through
         self.repaired = 0
 
     async def run(self) -> None:
@@ -40,7 +42,7 @@ class Overlay:
             return
         self._changed.set()
         stop = shared.watch(self._hear)
-        chores = [asyncio.create_task(chore) for chore in (self._follow(), self._audit())]
+        chores = [asyncio.create_task(chore) for chore in (self._follow(), self._audit(), self._watch_seals())]
         try:
             await asyncio.gather(*chores)
         finally:
@@ -84,11 +86,21 @@ class Overlay:
     def _settle(self, networks: frozenset[str] | None) -> int:
         """Bring the kernel in line; what was done, in operations."""
         done = len(self._engine.settle(networks).ops)
-        known = frozenset(net.id for net in self._engine.networks() if net.scope == "global")
+        every = self._engine.networks()
+        known = frozenset(net.id for net in every if net.scope == "global")
+        self._seals = self._engine.seals() if any(net.encrypt for net in every) else frozenset()
         if self._known - known:  # what another host has removed is known by its mark alone
             done += len(self._engine.reconcile().plan.ops)
         self._known = known
         return done
+
+    async def _watch_seals(self) -> None:
+        """Where wireguard-go encrypts and has ended, nothing gets through until there is another."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            if not all(map(self._engine.running, self._seals)):
+                log.warning("wireguard-go has ended: started again")
+                self._note(frozenset())
 
     async def _audit(self) -> None:
         while True:

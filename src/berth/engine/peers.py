@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from berth.engine.hosts import underlay
+from berth.engine.hosts import record
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
-from berth.errors import NotFound, Refused
-from berth.model import Endpoint, Network
+from berth.errors import BerthError, NotFound, Refused
+from berth.model import Endpoint, HostRecord, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
-from berth.plan import Plan
+from berth.plan import Op, Plan
+from berth.sealed import WireGuard, WireGuardPeer
 from berth.seams import Scope, Tx
-from berth.state import Bridge, Obj, State, keys
+from berth.state import Addr, Bridge, Obj, State, keys
 
-_ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh)
+_ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh, WireGuard, WireGuardPeer)
 
 
 def here(parts: Parts, net: Network, ep: Endpoint) -> bool:
@@ -30,11 +31,17 @@ def elsewhere(parts: Parts, tx: Tx, net: Network) -> tuple[Endpoint, ...]:
     return tuple(ep for ep in tx.endpoints(network=net.id) if not here(parts, net, ep))
 
 
-def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
-    """What should exist for endpoints on other hosts. `net`: as placed; without an address of its own it has none."""
+def want(parts: Parts, net: Network, others: Iterable[Endpoint], hosts: Sequence[HostRecord]) -> State:
+    """What should exist for other hosts and the endpoints there. `net`: as placed; without an address it has none."""
     if not net.local:
         return frozenset()
-    return frozenset().union(*(parts.spanning.peer(net, ep) for ep in others if ep.vtep not in ("", net.local)))
+    themselves = parts.spanning.hosts(net, parts.store.host, hosts)
+    return themselves.union(*(parts.spanning.peer(net, ep) for ep in others if ep.vtep not in ("", net.local)))
+
+
+def _told(net: Network) -> frozenset[str]:
+    """The links of a network, as placed, that are told of other hosts."""
+    return frozenset({net.tunnel} if net.seal is None else {net.tunnel, net.seal.link})
 
 
 def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
@@ -50,21 +57,34 @@ def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
 def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
-        tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
+        hosts = tx.hosts()  # raises where the others cannot be asked: not to know of them is not that they are gone
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
         known = [(net, elsewhere(parts, tx, net)) for net in found]
-    return Plan(tuple(op for net, others in known for op in _settle_one(parts, net, others).ops))
+    done: list[Op] = []
+    failed: list[BerthError] = []
+    for net, others in known:
+        try:
+            done += _settle_one(parts, net, others, hosts).ops
+        except BerthError as error:  # the other networks are not to wait for this one
+            failed.append(error)
+    if failed:
+        raise failed[0]
+    return Plan(tuple(done))
 
 
-def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
+def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint], hosts: Sequence[HostRecord]) -> Plan:
     net = parts.placed(net)
-    whole = parts.drivers[net.driver].network(net) | want(parts, net, others)
-    objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS))
-    tunnels = frozenset({net.tunnel})
+    whole = parts.drivers[net.driver].network(net) | want(parts, net, others, hosts)
+    objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS) or _behind_seal(net, obj))
+    tunnels = _told(net)
     there = parts.kernel.read(Scope(keys(objects), tunnels=tunnels))
     if any(isinstance(obj, Bridge) for obj in objects - there):
         objects = whole
     return reach(parts.kernel, objects, Scope(keys(objects), tunnels=tunnels))
+
+
+def _behind_seal(net: Network, obj: Obj) -> bool:
+    return net.seal is not None and isinstance(obj, Addr) and obj.dev == net.seal.link
 
 
 def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
@@ -85,6 +105,12 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     return placed
 
 
+def seals(parts: Parts, networks: Iterable[Network]) -> frozenset[str]:
+    """The links that encrypted networks lead through on this host."""
+    placed = (parts.placed(net) for net in networks if net.encrypt)
+    return frozenset(net.seal.link for net in placed if net.seal is not None)
+
+
 def readdress(parts: Parts) -> None:
     """Record where this host is reached now, with each of its endpoints. The others follow."""
     with parts.changing():
@@ -103,12 +129,13 @@ def _readdress(parts: Parts) -> None:
 
 def moved(parts: Parts) -> bool:
     """Whether this host is reached elsewhere than the others have been told, so that it has to register again."""
-    facts = parts.kernel.host()
     with parts.store.read() as tx:
-        told = next((host.underlay for host in tx.hosts() if host.id == parts.store.host), None)
-        if told is not None and told != underlay(facts):
+        networks = tx.networks()
+        facts = parts.facts(*networks)
+        told = next((host for host in tx.hosts() if host.id == parts.store.host), None)
+        if told is not None and told != record(parts, told.name, networks, since=told.since):
             return True
-        for net in tx.networks():
+        for net in networks:
             local = parts.spanning.placed(net, facts).local if net.scope == "global" else ""
             if local and any(ep.vtep != local for ep in tx.endpoints(network=net.id) if here(parts, net, ep)):
                 return True
@@ -119,8 +146,8 @@ def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     """What should exist here for all endpoints elsewhere; while nobody can be asked, what there is."""
     placed = [parts.placed(net) for net in networks if net.scope == "global"]
     try:
-        tx.hosts()
+        hosts = tx.hosts()
     except Refused:
-        tunnels = frozenset(net.tunnel for net in placed)
+        tunnels = frozenset[str]().union(*map(_told, placed))
         return {*parts.kernel.read(Scope(frozenset(), tunnels=tunnels))}
-    return {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
+    return {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net), hosts)}

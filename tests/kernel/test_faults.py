@@ -213,7 +213,6 @@ APART = create("lan", driver="flat", options=["parent=br0", "bypass=always", "ic
 OPEN = create("lan", driver="flat", options=["parent=br0", "antispoof=false"], ipv6=True)
 OVERLAY = create("wide", driver="overlay", subnets=["10.77.0.0/24", "fd77::/64"], options=["underlay=192.168.2.0/24"])
 SEALED = create("wide", driver="overlay", subnets=["10.77.0.0/24"], options=["underlay=192.168.2.0/24", "encrypted"])
-SEALED_TOO = create("too", driver="overlay", subnets=["10.78.0.0/24"], options=["underlay=192.168.2.0/24", "encrypt=1"])
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
 )
@@ -274,7 +273,6 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "remove-overlay": ((OVERLAY,), remove("wide")),
     "create-sealed": ((), SEALED),
     "remove-sealed": ((SEALED,), remove("wide")),
-    "remove-one-of-two-sealed": ((SEALED, SEALED_TOO), remove("wide")),
     "create-guarded": ((), GUARDED),
     "attach-guarded": ((GUARDED,), PORTS),
     "attach-guarded-flat": ((GUARDED_LAN, C2_ON_LAN), attach("lan", "c1")),

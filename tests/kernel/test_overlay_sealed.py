@@ -209,6 +209,9 @@ def test_who_encrypts_outlives_the_daemon_and_killed_is_back(two: Daemons) -> No
     print(f"killed: {flow.longest_silence() * 1000:.0f} ms of silence")
     reached(two, there)
     assert process("h1") != first
+    two.berth("h1", "network create -d overlay --subnet 10.51.0.0/24 -o encrypt=true too")
+    two.berth("h1", "network rm too")  # which shares the WireGuard
+    reached(two, there)
     for name, sandbox in (("h1", "c1"), ("h2", "c2")):
         two.berth(name, f"detach ov {sandbox}")
     seals = [seal(name) for name in two.names]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,12 @@ _FORGE = """import socket, sys
 voice = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
 for to in sys.argv[2:]:
     voice.sendto(bytes.fromhex(sys.argv[1]), socket.getaddrinfo(to, 4789)[0][4])
+"""
+_HOLD = """import socket, sys
+here = socket.socket(type=socket.SOCK_DGRAM)
+here.bind(("", 51820))
+print("held", flush=True)
+sys.stdin.read()
 """
 
 
@@ -153,6 +160,22 @@ def _nobody_outside_gets_a_frame_in(two: Daemons) -> None:
     until(lambda: arrived() == 2, "the forged packets do not arrive", within=10)
     after = next(each for each in ip("-s", "link", ns="h1") if each["ifname"] == link["ifname"])
     assert after["stats64"]["rx"]["packets"] == link["stats64"]["rx"]["packets"]
+
+
+def test_a_port_that_somebody_has_is_named_and_nothing_is_left(two: Daemons) -> None:
+    argv = ["nsenter", "--net=/run/netns/h1", "python3", "-c", _HOLD]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(argv, **pipes) as holder:
+        assert holder.stdout is not None and holder.stdin is not None
+        assert holder.stdout.readline() == b"held\n"
+        refused = two.tried("h1", f"{CREATE} ov")
+        holder.stdin.close()
+    assert "UDP port 51820 is taken" in refused.stderr
+    assert "BERTH_WIREGUARD_PORT" in refused.stderr
+    assert two.bare("h1")
+    for name in two.names:
+        sh(f"nsenter --net=/run/netns/{name} sysctl -qw net.ipv6.conf.default.disable_ipv6=1")
+    met(two)  # with IPv6 off for new links
 
 
 def test_another_key_than_was_told_is_heard_by_nobody_and_a_new_one_at_once(two: Daemons) -> None:

@@ -96,11 +96,14 @@ class Overlay:
 
     async def _watch_seals(self) -> None:
         """Where wireguard-go encrypts and has ended, nothing gets through until there is another."""
+        known = True
         while True:
             await asyncio.sleep(_LOOK)
-            if not all(map(self._engine.running, self._seals)):
-                log.warning("wireguard-go has ended: started again")
+            running = all(map(self._engine.running, self._seals))
+            if not running and known:
+                log.warning("nobody encrypts for this host any more: wireguard-go is started again")
                 self._note(frozenset())
+            known = running  # what fails is tried again by who follows
 
     async def _audit(self) -> None:
         while True:

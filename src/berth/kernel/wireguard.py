@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from berth import durable
-from berth.errors import NotFound, Refused
+from berth.errors import NotFound, Taken
 from berth.kernel import rtnl, wireguard_go, wireguard_nl
 from berth.kernel.netlink import CREATE, EXCL, Message, Netlink, attr, nest
 from berth.kernel.netlink import text as text_attr
@@ -57,27 +57,29 @@ def send_device(nl: Netlink, op: Op) -> None:
     """Carry out an operation on a device. Raises `BerthError`, `OSError`."""
     match op:
         case Add(new=WireGuard() as new):
-            link = _made(nl, new.name)
+            link = _made(nl, new)
             _configure(nl, link, new)
-        case Change(old=old, new=WireGuard() as new):
+        case Change(new=WireGuard() as new):
             there = rtnl.link(nl, new.name)
             if there is None:
                 raise NotFound(f"no link {new.name}: `berth reconcile` makes it")
-            if there.kind != _IN_KERNEL and isinstance(old, WireGuard) and not old.public:
+            if there.kind != _IN_KERNEL and not wireguard_go.answers(new.name):
                 wireguard_go.start(new.name)
             _configure(nl, there, new)
         case Del(old=WireGuard() as gone):
             _one(nl, rtnl.delete_link(gone.name), errno.ENODEV)
 
 
-def _made(nl: Netlink, name: str) -> rtnl.Link:
+def _made(nl: Netlink, new: WireGuard) -> rtnl.Link:
     """A new device: the kernel's where it has any."""
+    name = new.name
     kind = nest(_IFLA_LINKINFO, attr(_INFO_KIND, _IN_KERNEL.encode()))
     body = rtnl.IFINFO.pack(0, 0, 0, 0, 0) + text_attr(_IFLA_IFNAME, name) + kind
     refused = nl.batch([Message(rtnl.NEWLINK, CREATE | EXCL, body)])
     if refused and refused[0].errno != errno.EOPNOTSUPP:
         raise refused[0]
     if refused:
+        _refuse_taken_port(new.port)  # wireguard-go would not say so
         wireguard_go.make(name)
     link = rtnl.link(nl, name)
     if link is None:
@@ -95,17 +97,29 @@ def _configure(nl: Netlink, link: rtnl.Link, new: WireGuard) -> None:
     if found is None:
         raise NotFound(f"no key in {new.key_file}: start `berth daemon`, which makes one")
     private = found[0].strip()
-    _at_work(link).set_device(new.name, private, new.port)
     more = u32_attr(_IFLA_MTU, new.mtu) + attr(_IFLA_IFALIAS, new.alias.encode()) + rtnl.address_mode(_NO_ADDRESS)
-    _one(nl, rtnl.set_link(new.name, attributes=more))
     try:
+        _at_work(link).set_device(new.name, private, new.port)
+        _one(nl, rtnl.set_link(new.name, attributes=more))
         _one(nl, rtnl.set_link(new.name, up=True))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise
-        raise Refused(
-            f"UDP port {new.port} is taken: stop who listens there, or set BERTH_WIREGUARD_PORT to another"
-        ) from None
+        raise _port_taken(new.port) from None
+
+
+def _refuse_taken_port(port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
+        try:
+            trial.bind(("", port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise _port_taken(port) from None
+            raise
+
+
+def _port_taken(port: int) -> Taken:
+    return Taken(f"UDP port {port} is taken: stop who listens there, or set BERTH_WIREGUARD_PORT to another")
 
 
 def _one(nl: Netlink, message: Message, *fine: int) -> None:

@@ -66,6 +66,15 @@ def _program() -> str | None:
     return shutil.which("wireguard-go", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/bin")
 
 
+def answers(name: str) -> bool:
+    """Whether a process is at work behind the tap. Raises `Refused` for one that does not answer."""
+    try:
+        _ask(name, "get=1\n")
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    return True
+
+
 def told(name: str) -> Told:
     """What the process knows; without one, nothing. Raises `Refused` for one that does not answer."""
     try:

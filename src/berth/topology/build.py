@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from berth.model import Endpoint, Host, HostLink, Network, PortMapping
 from berth.topology.nouns import Nic, Node, Router, Segment, Topology
 
-_MADE = ("veth", "bridge", "ovs", "dummy", "tun")  # kinds of links that lead nowhere outside by themselves
+_MADE = ("veth", "bridge", "ovs", "dummy", "tun", "wireguard")  # kinds of links that lead nowhere outside by themselves
 
 
 def build(name: str, host: Host, networks: Sequence[Network], endpoints: Sequence[Endpoint]) -> Topology:

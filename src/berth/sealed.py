@@ -58,7 +58,8 @@ class WireGuard(Noun, frozen=True, tag=True):
 
     def _set(self) -> str:
         return (
-            f"wg set {self.name} private-key {shlex.quote(self.key_file)} listen-port {self.port}"
+            f"sysctl -qw net.ipv6.conf.{self.name}.disable_ipv6=0"
+            f" && wg set {self.name} private-key {shlex.quote(self.key_file)} listen-port {self.port}"
             f" && ip link set {self.name} mtu {self.mtu} alias {shlex.quote(self.alias)} addrgenmode none up"
         )
 

@@ -12,7 +12,7 @@ from ipaddress import IPv6Address
 
 from berth.model import HostRecord, Seal, SealKey
 from berth.sealed import SEAL, WireGuard, WireGuardPeer
-from berth.state import HOST, Addr, State, Sysctl
+from berth.state import HOST, Addr, State
 
 _WRAPPING = {4: 60, 6: 80}  # bytes: the underlay's IP header, UDP 8, WireGuard's header 16 and its tag 16
 _BLOCK = 16  # bytes: WireGuard pads to whole ones
@@ -43,9 +43,7 @@ def room(mtu: int, version: int) -> int:
 def own(seal: Seal) -> State:
     """What should exist for a host's own end."""
     link = WireGuard(seal.link, seal.key.public, seal.key.port, _MTU, seal.key.file)
-    # Where IPv6 is off for new links, it is on for this one.
-    six = Sysctl(HOST, f"net.ipv6.conf.{seal.link}.disable_ipv6", "0")
-    return frozenset({link, six, Addr(HOST, seal.link, f"{seal.address}/64")})
+    return frozenset({link, Addr(HOST, seal.link, f"{seal.address}/64")})
 
 
 def peers(seal: Seal, me: str, hosts: Iterable[HostRecord]) -> State:

@@ -14,7 +14,7 @@ from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.plan import Op, Plan
 from berth.sealed import WireGuard, WireGuardPeer
 from berth.seams import Scope, Tx
-from berth.state import Addr, Bridge, Obj, State, Sysctl, keys
+from berth.state import Addr, Bridge, Obj, State, keys
 
 _ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh, WireGuard, WireGuardPeer)
 
@@ -84,11 +84,7 @@ def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint], hosts: S
 
 
 def _behind_seal(net: Network, obj: Obj) -> bool:
-    if net.seal is None:
-        return False
-    if isinstance(obj, Addr):
-        return obj.dev == net.seal.link
-    return isinstance(obj, Sysctl) and f".{net.seal.link}." in obj.name
+    return net.seal is not None and isinstance(obj, Addr) and obj.dev == net.seal.link
 
 
 def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:

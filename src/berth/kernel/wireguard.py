@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Protocol
 
 from berth import durable
 from berth.errors import NotFound, Taken
-from berth.kernel import rtnl, wireguard_go, wireguard_nl
+from berth.kernel import rtnl, sysctl, wireguard_go, wireguard_nl
 from berth.kernel.netlink import CREATE, EXCL, Message, Netlink, attr, nest
 from berth.kernel.netlink import text as text_attr
 from berth.kernel.netlink import u32 as u32_attr
 from berth.kernel.wireguard_told import Peer, Told
 from berth.plan import Add, Change, Del, Op
 from berth.sealed import SEAL_MARK, SEALS, WireGuard, WireGuardPeer
+from berth.state import HOST, Sysctl
 
 _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS, _INFO_KIND = 3, 4, 18, 20, 1
 _NO_ADDRESS = 1  # IN6_ADDR_GEN_MODE_NONE
+_OPEN = 3.0  # seconds
 _DISCARD = 9  # UDP; nobody listens, and nobody has to
 _IN_KERNEL = "wireguard"
 
@@ -38,9 +41,15 @@ def _at_work(link: rtnl.Link) -> _Work:
 
 
 def read_device(link: rtnl.Link) -> WireGuard:
-    """A link of ours as a noun. One that is down has an MTU of 0, which differs from any."""
+    """A link of ours as a noun. One that is down or without IPv6 has an MTU of 0, which differs from any."""
     told = _at_work(link).told(link.name)
-    return WireGuard(link.name, told.public, told.port, link.mtu if link.up else 0, link.alias.removeprefix(SEAL_MARK))
+    return WireGuard(
+        link.name,
+        told.public,
+        told.port,
+        link.mtu if link.up and sysctl.read(_no_ipv6(link.name)) == "0" else 0,
+        link.alias.removeprefix(SEAL_MARK),
+    )
 
 
 def read_peers(nl: Netlink, devs: Iterable[str]) -> Iterator[WireGuardPeer]:
@@ -79,7 +88,8 @@ def _made(nl: Netlink, new: WireGuard) -> rtnl.Link:
     if refused and refused[0].errno != errno.EOPNOTSUPP:
         raise refused[0]
     if refused:
-        _refuse_taken_port(new.port)  # wireguard-go would not say so
+        if not _free(new.port):  # wireguard-go would not say so
+            raise _port_taken(new.port)
         wireguard_go.make(name)
     link = rtnl.link(nl, name)
     if link is None:
@@ -97,6 +107,9 @@ def _configure(nl: Netlink, link: rtnl.Link, new: WireGuard) -> None:
     if found is None:
         raise NotFound(f"no key in {new.key_file}: start `berth daemon`, which makes one")
     private = found[0].strip()
+    # Where it is off for new links: a tunnel asks for it.
+    for _, error in sysctl.write([Sysctl(HOST, _no_ipv6(new.name), "0")]):
+        raise error
     more = u32_attr(_IFLA_MTU, new.mtu) + attr(_IFLA_IFALIAS, new.alias.encode()) + rtnl.address_mode(_NO_ADDRESS)
     try:
         _at_work(link).set_device(new.name, private, new.port)
@@ -106,16 +119,31 @@ def _configure(nl: Netlink, link: rtnl.Link, new: WireGuard) -> None:
         if error.errno != errno.EADDRINUSE:
             raise
         raise _port_taken(new.port) from None
+    if link.kind != _IN_KERNEL:
+        _await_open(new.port)
 
 
-def _refuse_taken_port(port: int) -> None:
+def _await_open(port: int) -> None:
+    """Give wireguard-go time to notice that its tap is up: a hand held out before is held out again after 5 s only."""
+    end = time.monotonic() + _OPEN
+    while _free(port) and time.monotonic() < end:
+        time.sleep(0.01)
+
+
+def _no_ipv6(name: str) -> str:
+    return f"net.ipv6.conf.{name}.disable_ipv6"
+
+
+def _free(port: int) -> bool:
+    """Whether nobody has a UDP port."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as trial:
         try:
             trial.bind(("", port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise _port_taken(port) from None
+                return False
             raise
+    return True
 
 
 def _port_taken(port: int) -> Taken:

@@ -110,7 +110,7 @@ class Agents:
         found = [(self._endpoint(number), lease or self._grant(gateway)) for number in numbers]
         puts = []
         for ep, own in found:
-            record = HostRecord(ep.host, ep.name, (ip_address(ep.vtep),), "", "2026-01-01T00:00:00Z")
+            record = HostRecord(ep.host, ep.name, (ip_address(ep.vtep),), since="2026-01-01T00:00:00Z")
             puts += [
                 _put(f"seen/host/{ep.host}", schema.dump(record), own),
                 _put(f"seen/endpoint/{ep.network}/{ep.id}", schema.dump(ep), own),

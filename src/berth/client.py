@@ -17,7 +17,7 @@ import msgspec
 from berth import rest, schema
 from berth.errors import Denied, Refused
 from berth.events import Event
-from berth.model import AttachRequest, Endpoint, LeaseRecord, Network, NetworkSpec, Node, PortChange
+from berth.model import AttachRequest, Endpoint, HostRecord, LeaseRecord, Network, NetworkSpec, Node, PortChange
 from berth.seams import Outcome
 
 _PATIENCE = 60  # seconds; the daemon gives up sooner by itself
@@ -116,6 +116,10 @@ class Client:
         """Forget a node and free what it holds."""
         said = self._ask("DELETE", f"/v1/nodes/{quote(name, safe='')}?force={json.dumps(force)}")
         return msgspec.json.decode(said, type=tuple[str, ...])
+
+    def renew_key(self) -> HostRecord:
+        """Give the host another key for its encrypted ways."""
+        return schema.load_host(self._ask("POST", "/v1/key"))
 
     def reconcile(self) -> Outcome[tuple[str, ...]]:
         """Put host and store in order."""

@@ -136,6 +136,24 @@ class NetworkSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SealKey:
+    """This host's key of WireGuard's."""
+
+    public: str  # in base64
+    file: str  # that the private one is in
+    port: int  # UDP
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """This host's WireGuard, which all its encrypted networks share."""
+
+    link: str
+    address: str  # the host's own behind it, link-local
+    key: SealKey
+
+
+@dataclass(frozen=True, slots=True)
 class Network:
     """A network as decided."""
 
@@ -174,7 +192,9 @@ class Network:
     vxlan_port: int = 0  # overlay: UDP
     underlay: str = ""  # overlay: as asked: a link, an address or a subnet of the hosts'; "": their way out
     underlay_version: int = 4  # overlay: of the addresses that hosts reach each other by
-    local: str = ""  # overlay: this host's address on the underlay; never stored, as each host has its own
+    local: str = ""  # overlay: where this host's tunnel ends; never stored, as each host has its own
+    encrypt: bool = False  # overlay: nobody on the underlay can read or forge what hosts send each other
+    seal: Seal | None = None  # overlay, encrypted: this host's WireGuard; never stored
     ipam: Ipam = Ipam.NETWORK
     addresses: str = "pool"  # flat: where endpoints have their IPv4 addresses from: pool | dhcp
     addresses6: str = "pool"  # the same for IPv6: pool | dhcp | auto (as the LAN's routers advertise)
@@ -410,8 +430,9 @@ class HostRecord:
 
     id: str  # lasts as long as the host's own records
     name: str
-    underlay: tuple[Address, ...] = ()  # where its tunnels end: one address of each IP version at most
+    underlay: tuple[Address, ...] = ()  # where its tunnels end, preferred first: one address of an IP version at most
     public_key: str = ""  # WireGuard's, in base64; "": none
+    wireguard_port: int = 0  # UDP
     since: str = ""  # RFC 3339, by the host's own clock: for people only
     version: str = ""  # of its Berth
 
@@ -512,6 +533,8 @@ class Host:
     networks: tuple[Network, ...] = ()  # what Berth itself has already decided
     held: tuple[Subnet, ...] = ()  # pools that Docker holds and that are not this request's own
     obstacles: tuple[str, ...] = ()  # who else would drop frames that only cross a bridge
+    id: str = ""  # HostRecord.id; "": no other host sees the store
+    key: SealKey | None = None  # for encrypted ways to other hosts
 
     def link(self, name: str) -> HostLink | None:
         """The link of that name."""

@@ -28,6 +28,7 @@ class Vxlan(Noun, frozen=True, tag=True):
     mac: str
     mtu: int
     alias: str
+    link: str = ""  # the only one that frames come and go by; "": any. With it, `local` is link-local
 
     @property
     def key(self) -> Key:
@@ -38,17 +39,24 @@ class Vxlan(Noun, frozen=True, tag=True):
         return self.alias
 
     @property
+    def holders(self) -> tuple[Key, ...]:
+        return (("dev", HOST, self.link),) if self.link else ()
+
+    @property
     def holds(self) -> tuple[Key, ...]:
         return (("dev", HOST, self.name),)
 
     def remakes(self, old: Noun) -> bool:
         # The kernel changes none of these on a tunnel that is there.
-        return not isinstance(old, Vxlan) or (old.vni, old.local, old.port) != (self.vni, self.local, self.port)
+        return not isinstance(old, Vxlan) or old._fixed() != self._fixed()
+
+    def _fixed(self) -> tuple[int, str, int, str]:
+        return self.vni, self.local, self.port, self.link
 
     def describe(self) -> str:
         return (
             f"ip link add {self.name} address {self.mac} mtu {self.mtu} master {self.master} type vxlan id {self.vni}"
-            f" local {self.local} dstport {self.port} nolearning proxy"
+            f" local {self.local}{f' dev {self.link}' if self.link else ''} dstport {self.port} nolearning proxy"
             f" && ip link set {self.name} alias {self.alias} addrgenmode none"
             f" && {self._as_port()} && ip link set {self.name} up"
         )
@@ -79,6 +87,7 @@ class Fdb(Noun, frozen=True, tag=True):
     mac: str
     dst: str = ""  # the other host's address on the underlay; "": the bridge's own entry
     own: bool = True  # the tunnel's entry rather than the bridge's
+    via: str = ""  # the link that it is sent by, and no other; "": as the host's routes say
 
     @classmethod
     def of_bridge(cls, dev: str, mac: str) -> Fdb:
@@ -94,7 +103,10 @@ class Fdb(Noun, frozen=True, tag=True):
         return (("dev", HOST, self.dev),)
 
     def _words(self) -> str:
-        return f"{self.mac} dev {self.dev} " + (f"dst {self.dst} self" if self.own else "master")
+        return f"{self.mac} dev {self.dev} " + (self._way() if self.own else "master")
+
+    def _way(self) -> str:
+        return f"dst {self.dst} {f'via {self.via} ' if self.via else ''}self"
 
     def describe(self) -> str:
         return f"bridge fdb replace {self._words()} {'permanent' if self.own else 'static'}"

@@ -28,6 +28,7 @@ from berth.model import (
     PortChange,
     PortMapping,
     Sandbox,
+    SealKey,
     Served,
 )
 from berth.plan import Plan
@@ -80,6 +81,22 @@ class Spanning(Protocol):
         """What should exist here for an endpoint on another host."""
         ...
 
+    def hosts(self, net: Network, me: str, hosts: Sequence[HostRecord]) -> State:
+        """What should exist here for the other hosts themselves; `me`: this one's id."""
+        ...
+
+
+class Keys(Protocol):
+    """This host's key for encrypted ways to others."""
+
+    def current(self) -> SealKey:
+        """The key, made up when there is none."""
+        ...
+
+    def renew(self) -> SealKey:
+        """Another key, in place of the one there was."""
+        ...
+
 
 class Kernel(Protocol):
     """The host's kernel."""
@@ -98,6 +115,10 @@ class Kernel(Protocol):
 
     def announce(self, ns: str, dev: str, mac: str) -> None:
         """Tell the neighbours of a link which MAC its addresses are at."""
+        ...
+
+    def running(self, dev: str) -> bool:
+        """Whether a link of the host's has somebody at its other end; True where there is no such link."""
         ...
 
     def find(self, ns: str, mac: str) -> str | None:
@@ -442,6 +463,7 @@ class Api(Protocol):
     def nodes(self) -> Sequence[Node]: ...
     def drain(self, name: str, *, on: bool = True) -> Node: ...
     def remove_node(self, name: str, *, force: bool = False) -> tuple[str, ...]: ...
+    def renew_key(self) -> HostRecord: ...
     def reconcile(self) -> Outcome[tuple[str, ...]]: ...
     def answers_names(self) -> bool: ...
     def sweep(self) -> None: ...

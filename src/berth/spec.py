@@ -271,6 +271,11 @@ def _udp_port(text: str) -> str:
     return str(int(text))
 
 
+def _flag(text: str) -> str:
+    """Docker takes such an option for said when it is there, whatever its value."""
+    return _boolean(text or "true")
+
+
 def _underlay(text: str) -> str:
     """A link's name, an address, or the subnet that every host has an address in."""
     for read in (ip_address, ip_network):
@@ -335,6 +340,8 @@ OPTIONS: dict[str, Option] = {
     "vni": Option(None, ("overlay",), _vni, "number of the network on the underlay; else one that is free"),
     "port": Option(None, ("overlay",), _udp_port, "UDP port of the tunnels: 4789"),
     "underlay": Option(None, ("overlay",), _underlay, "where hosts reach each other: a link, address or subnet"),
+    "encrypt": Option(None, ("overlay",), _boolean, "what hosts send each other is encrypted (WireGuard): true|false"),
+    "encrypted": Option("encrypted", ("overlay",), _flag, "Docker's word for it", same_as="encrypt"),
     "ingress_rate": Option(None, EVERY, rate_text, "what each endpoint may receive, as 10mbit"),
     "ingress_burst": Option(None, EVERY, size_text, "what it may receive at once, as 64kb"),
     "egress_rate": Option(None, EVERY, rate_text, "what each endpoint may send, as 10mbit"),
@@ -432,7 +439,7 @@ def network_spec(
 
     Raises `Invalid` for anything that makes no sense without looking at the host.
     """
-    typed = tuple(_pair(text, "option") for text in options)
+    typed = tuple(_pair(_said(text), "option") for text in options)
     chosen = _chosen_driver(driver, typed)
     asked = NetworkSpec(
         name=network_name(name),
@@ -525,6 +532,11 @@ def _aux(texts: Sequence[str]) -> tuple[tuple[str, Address], ...]:
 def _labels(texts: Sequence[str]) -> Pairs:
     """Label pairs; a label without `=` is empty, and the last one of a name counts, as in Docker."""
     return tuple(dict(_pair(text if "=" in text else f"{text}=", "label") for text in texts).items())
+
+
+def _said(option: str) -> str:
+    """An option, with its sign where Docker lets it be left out."""
+    return f"{option}=" if option in OPTIONS and OPTIONS[option].parse is _flag else option
 
 
 def _pair(text: str, what: str) -> tuple[str, str]:

@@ -31,6 +31,7 @@ from berth.noun import ours as ours
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.rates import NftRate, Shaped
+from berth.sealed import WireGuard, WireGuardPeer
 
 Part: TypeAlias = tuple[str, str]  # (nftables type, value as nft prints it)
 RANGED = ("ipv4", "ipv6", "port")  # the types that a range FIRST-LAST may be of
@@ -566,6 +567,8 @@ Obj: TypeAlias = (
     | Vxlan
     | Fdb
     | Neigh
+    | WireGuard
+    | WireGuardPeer
     | Foreign
 )
 State: TypeAlias = frozenset[Obj]

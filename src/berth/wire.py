@@ -17,6 +17,7 @@ from berth.errors import Invalid, NotFound
 from berth.kernel.linux import LinuxKernel
 from berth.lan.linux import LinuxLan
 from berth.seams import Api, Kernel, LeaseClients, Notices, Shared, Store
+from berth.store.keys import KeyFile
 from berth.store.sqlite import SqliteStore
 
 if TYPE_CHECKING:
@@ -129,8 +130,17 @@ def _parts(store: str | None, kernel: Kernel | None) -> Parts:
         identity=lambda: secrets.token_hex(32),
         now=lambda: datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         client_id=_client_id,
+        keys=KeyFile(path.with_suffix(".wireguard"), wireguard_port()),
         shared=others,
     )
+
+
+def wireguard_port() -> int:
+    """Where other hosts' encrypted packets arrive: the UDP port $BERTH_WIREGUARD_PORT, else 51820. Raises `Invalid`."""
+    text = os.environ.get("BERTH_WIREGUARD_PORT") or "51820"
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise Invalid(f"BERTH_WIREGUARD_PORT={text} is no UDP port: give 1 to 65535, or leave it out")
+    return int(text)
 
 
 def _client_id(identity: str) -> bytes:

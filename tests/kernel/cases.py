@@ -13,6 +13,7 @@ from berth.model import Network, Proxied
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import TxChecksums
 from berth.rates import NftRate, Shaped
+from berth.sealed import WireGuard, WireGuardPeer
 from berth.state import (
     HOST,
     Addr,
@@ -385,14 +386,44 @@ def _tunnels() -> list[Case]:
         Case("vxlan", four, vxlan(4096, "10.8.0.2", 2, 1450, "plug2"), squatter=there),
         Case("vxlan-6", six, vxlan(4097, "fd08::2", 2, 1280, port=14789), squatter=there),
         Case("vxlan-made-anew", four, six, squatter="ip link add vx0 type bridge"),
+        Case("vxlan-sealed", replace(six, local="fe80::2", link="up1"), six, squatter=there),
         Case("vxlan-largest", largest, four, squatter=there),
     ]
     mac, other = "02:00:00:00:05:01", "02:00:00:00:05:02"
     for name, tunnel, old, new in (("4", four, "10.8.0.3", "10.8.0.4"), ("6", six, "fd08::3", "fd08::4")):
         cases.append(Case(f"fdb-{name}", Fdb("vx0", mac, old), Fdb("vx0", mac, new), (tunnel,)))
         cases.append(Case(f"fdb-bridge-{name}", Fdb.of_bridge("vx0", mac), needs=(tunnel,)))
+        sealed = Fdb("vx0", mac, "fe80::9", via="up1")
+        if ":" in old:
+            over = replace(six, local="fe80::2", link="up1")
+            cases.append(Case("fdb-sealed", sealed, replace(sealed, via="plug2"), (over,)))
         for ip in ("10.9.0.5", "fd09::5"):
             cases.append(Case(f"neigh-{name}-{ip}", Neigh("vx0", ip, mac), Neigh("vx0", ip, other), (tunnel,)))
+    return cases
+
+
+#: Two keys: the private one, the public one that belongs to it.
+KEYS = (
+    ("+FGEd54Y4MebU8ZsySSVoWaUDEgXu/l4RXURfAHw+0s=", "5tfsDnfjrMXz67dMstyQdgEnvrQXS3UCwh3JZDDI9G8="),
+    ("6LvvACfCcpxPXK6ARal0WJlwoowV4WtjwM1F2+Ii2n0=", "AkONwo+JQ5DUOEgkHNVaF6Rnh5Lx3loP/zHACQILUkc="),
+)
+
+
+def _seals() -> list[Case]:
+    """The files of keys are in /run, which is each test's own; a space in the name is for who types it."""
+    files = [f"/run/a key {number}" for number in range(len(KEYS))]
+    around = ";".join(f"printf '{private}' >'{file}'" for (private, _), file in zip(KEYS, files, strict=True))
+    one, two = (
+        WireGuard("bwg0", public, 51820 + number, 9200 - number, files[number])
+        for number, (_, public) in enumerate(KEYS)
+    )
+    there = "ip tuntap add bwg0 mode tun"
+    cases = [Case("seal", one, two, squatter=there, around=around)]
+    for name, old, new in (("4", "192.0.2.1:51820", "192.0.2.2:1"), ("6", "[2001:db8::1]:1", "192.0.2.2:65535")):
+        peer = WireGuardPeer("bwg0", KEYS[1][1], old, "fe80::9")
+        cases.append(
+            Case(f"seal-peer-{name}", peer, replace(peer, endpoint=new, address="fe80::a"), (one,), around=around)
+        )
     return cases
 
 
@@ -413,4 +444,5 @@ CASES = (
     *_passes(),
     *_rates(),
     *_tunnels(),
+    *_seals(),
 )

@@ -122,7 +122,7 @@ def _link(entry: dict[str, Any]) -> dict[str, Any]:
         "up": "UP" in entry["flags"],
         "kind": info.get("info_kind"),
     }
-    if not str(kept["address"]).startswith("02:00:00:"):
+    if not str(kept.get("address")).startswith("02:00:00:"):
         kept["address"] = "chosen by the kernel"
     return kept | {name: data[name] for name in ("stp_state", "forward_delay") if name in data}
 
@@ -196,7 +196,19 @@ def host(privileged: None) -> Iterator[Host]:
     """A host that is this test's alone, with nothing but a loopback link."""
     with _own_namespaces():
         sh("ip link set lo up")
-        yield Host()
+        try:
+            yield Host()
+        finally:
+            _end_seals()
+
+
+def _end_seals() -> None:
+    """Delete the taps of all namespaces: wireguard-go ends with its own, and would outlive the test otherwise."""
+    if not os.path.isdir("/run/wireguard"):
+        return
+    for at in ("", *(f"-n {path.rpartition('/')[2]}" for path in Host().namespaces())):
+        for name in re.findall(r"^\d+: (\w+):", sh(f"ip {at} -o link show type tun"), re.MULTILINE):
+            sh(f"ip {at} link del {name}")
 
 
 #: What is there before: sandboxes, a bridge, and a cable into a sandbox, none of them Berth's.

@@ -212,6 +212,7 @@ BYPASS = create("lan", driver="flat", options=["parent=br0", "bypass=always"], i
 APART = create("lan", driver="flat", options=["parent=br0", "bypass=always", "icc=false"], ipv6=True)
 OPEN = create("lan", driver="flat", options=["parent=br0", "antispoof=false"], ipv6=True)
 OVERLAY = create("wide", driver="overlay", subnets=["10.77.0.0/24", "fd77::/64"], options=["underlay=192.168.2.0/24"])
+SEALED = create("wide", driver="overlay", subnets=["10.77.0.0/24"], options=["underlay=192.168.2.0/24", "encrypted"])
 PORTS = attach(
     "nat", "c1", ips=["10.77.0.9", "fd77::9"], ports=["8080:80", "127.0.0.9:5353:53/udp", "[fd99::1]:443:443"]
 )
@@ -270,6 +271,8 @@ SCENARIOS: dict[str, tuple[tuple[Verb, ...], Verb]] = {
     "create-overlay": ((), OVERLAY),
     "attach-overlay": ((OVERLAY,), attach("wide", "c1", ports=["8080:80"])),
     "remove-overlay": ((OVERLAY,), remove("wide")),
+    "create-sealed": ((), SEALED),
+    "remove-sealed": ((SEALED,), remove("wide")),
     "create-guarded": ((), GUARDED),
     "attach-guarded": ((GUARDED,), PORTS),
     "attach-guarded-flat": ((GUARDED_LAN, C2_ON_LAN), attach("lan", "c1")),

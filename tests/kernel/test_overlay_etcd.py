@@ -35,14 +35,14 @@ class Daemons(Hosts):
 
     def __init__(self, number: int, directory: Path) -> None:
         super().__init__(number, directory / "unused.db")
-        self._directory = directory
+        self.directory = directory
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start_etcd(self) -> None:
         """With what it had, if it ran before."""
         where = f"http://{ETCD}"
         options = ("--listen-client-urls", where, "--advertise-client-urls", where)
-        self._start("etcd", ["etcd", "--data-dir", str(self._directory / "etcd"), *options], {})
+        self._start("etcd", ["etcd", "--data-dir", str(self.directory / "etcd"), *options], {})
         until(_healthy, "etcd does not answer")
 
     def start(self, name: str) -> None:
@@ -52,12 +52,12 @@ class Daemons(Hosts):
         self._start(name, argv, {**self.places(name), "BERTH_STORE": f"etcd://{ETCD}?ttl=10"})
 
     def _start(self, name: str, argv: list[str], env: dict[str, str]) -> None:
-        with open(self._directory / f"{name}.log", "ab") as log:
+        with open(self.directory / f"{name}.log", "ab") as log:
             self._running[name] = subprocess.Popen(argv, stdout=log, stderr=log, env={**os.environ, **env})
 
     def places(self, name: str) -> dict[str, str]:
         """Where a host's state and socket are, as variables."""
-        return {"BERTH_STATE": str(self._directory / name), "BERTH_RUN": str(self._directory / f"{name}.run")}
+        return {"BERTH_STATE": str(self.directory / name), "BERTH_RUN": str(self.directory / f"{name}.run")}
 
     def kill(self, name: str) -> None:
         """At once, without a word."""
@@ -87,11 +87,11 @@ class Daemons(Hosts):
 
     def bare(self, name: str) -> bool:
         """Whether nothing of a network is left on a host."""
-        return not re.search("bvx|brt", sh(f"ip -n {name} -o link"))
+        return not re.search("bvx|brt|bwg", sh(f"ip -n {name} -o link"))
 
     def log(self, name: str) -> str:
         """What a daemon has said."""
-        return (self._directory / f"{name}.log").read_text()
+        return (self.directory / f"{name}.log").read_text()
 
 
 def _healthy() -> bool:

@@ -10,8 +10,10 @@ import pytest
 from berth import spec
 from berth.drivers import SPANNING, choose
 from berth.errors import BerthError, Invalid, Taken
-from berth.model import Endpoint, Host, HostLink, HostRoute, Network, Sandbox
+from berth.model import Endpoint, Host, HostLink, HostRecord, HostRoute, Network, Sandbox, SealKey
 from berth.overlaid import Fdb, Neigh, Vxlan
+from berth.sealed import WireGuard, WireGuardPeer
+from berth.state import Addr
 
 ID = "ab" * 32
 HOST = Host(
@@ -113,3 +115,71 @@ def test_a_peer_is_one_place_and_all_its_addresses() -> None:
         Neigh(tunnel, "fd50::9", mac),
     }
     assert mac == net.mac_for("another", addresses), "who has the address has its MAC"
+
+
+# --- encrypted ------------------------------------------------------------------------------------------
+
+KEYED = replace(HOST, id="h1", key=SealKey("a key", "/var/lib/berth/a key", 51820))
+
+
+@pytest.mark.parametrize(
+    ("options", "mtu"),
+    [
+        (("encrypt=true",), 1370),
+        (("encrypted",), 1370),
+        (("encrypted=", "underlay=2001:db8::7"), 1338),
+        (("encrypt=1", "underlay=eth1"), 8842),
+        (("encrypt=true", "mtu=1300"), 1300),
+        (("encrypt=false",), 1450),
+    ],
+)
+def test_encryption_takes_its_part_of_every_packet(options: tuple[str, ...], mtu: int) -> None:
+    net = complete(*options)
+    assert net.mtu == mtu
+    # What is wrapped is padded to whole blocks of 16 bytes, and is to go uncut all the same.
+    assert not net.encrypt or mtu == 1300 or (mtu + 70) % 16 == 0
+
+
+def test_no_more_than_encryption_leaves() -> None:
+    with pytest.raises(Invalid, match="mtu 1371 is more than the 1370"):
+        complete("encrypt=true", "mtu=1371")
+    with pytest.raises(Invalid, match="contradict"):
+        complete("encrypt=false", "encrypted")
+
+
+def test_an_encrypted_tunnel_is_bound_to_its_link_both_ways() -> None:
+    net = SPANNING.placed(complete("encrypted"), KEYED)
+    assert net.seal is not None
+    made = SPANNING.network(net)
+    assert {(obj.local, obj.link) for obj in made if isinstance(obj, Vxlan)} == {(net.seal.address, net.seal.link)}
+    assert [obj.public for obj in made if isinstance(obj, WireGuard)] == ["a key"]
+    assert Addr("", net.seal.link, f"{net.seal.address}/64") in made
+    ep = Endpoint("cd" * 32, net.id, "c", Sandbox("", ""), "", "eth0", "02:00:00:00:00:01", (), vtep="fe80::8")
+    assert {entry.via for entry in SPANNING.peer(net, ep) if isinstance(entry, Fdb) and entry.own} == {net.seal.link}
+    assert SPANNING.peer(net, replace(ep, vtep="192.0.2.8")) == frozenset(), "nothing goes where nobody has a key"
+
+
+def test_without_a_key_there_is_no_tunnel_and_without_an_underlay_neither() -> None:
+    net = complete("encrypted")
+    nowhere = replace(KEYED, links=KEYED.links[:1])
+    for host in (HOST, nowhere):
+        placed = SPANNING.placed(net, host)
+        assert (placed.local, placed.seal) == ("", None)
+        assert not any(isinstance(obj, Vxlan | WireGuard) for obj in SPANNING.network(placed))
+
+
+def test_the_other_ends_are_all_hosts_that_have_told_a_key() -> None:
+    net = SPANNING.placed(complete("encrypted"), KEYED)
+    four, six = ip_address("192.0.2.8"), ip_address("2001:db8::8")
+    mine = HostRecord("h1", "", (ip_address("192.0.2.7"),), "a key", 51820)
+    others = [
+        HostRecord("both", "", (six, four), "b", 1),  # by the version that both have
+        HostRecord("six", "", (six,), "c", 2),
+        HostRecord("keyless", "", (four,)),
+        HostRecord("nowhere", "", (), "d", 3),
+    ]
+    assert net.seal is not None
+    found = {peer for peer in SPANNING.hosts(net, "h1", [mine, *others]) if isinstance(peer, WireGuardPeer)}
+    assert {(peer.public, peer.endpoint) for peer in found} == {("b", "192.0.2.8:1"), ("c", "[2001:db8::8]:2")}
+    assert len({peer.address for peer in found} | {net.seal.address}) == 3
+    assert SPANNING.hosts(SPANNING.placed(complete(), KEYED), "h1", others) == frozenset()

@@ -15,6 +15,7 @@ from berth.moved import MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, Text
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.rates import NftRate, Shaped
+from berth.sealed import WireGuard, WireGuardPeer
 from berth.seams import Intent
 from berth.state import (
     HOST,
@@ -51,6 +52,8 @@ FOREIGN = Foreign(("link", HOST, "brt0"), "a veth named brt0")
 
 
 TUNNEL = Vxlan("bvx0", "brt0", 7, "10.0.0.1", 4789, "02:00:00:00:00:04", 1450, "berth:1")
+SEAL = WireGuard("bwg0", "a key", 51820, 9200, "/var/lib/berth/a key")
+SEALED = Vxlan("bvx1", "brt0", 8, "fe80::1", 4789, "02:00:00:00:00:04", 1370, "berth:1", SEAL.name)
 
 
 def everything() -> list[Obj]:
@@ -92,6 +95,7 @@ def everything() -> list[Obj]:
     tunnels: list[Obj] = [TUNNEL, *(Neigh("bvx0", ip, "02:00:00:00:00:05") for ip in ("10.9.0.2", "fd09::2"))]
     for mac in ("02:00:00:00:00:05", "02:00:00:00:00:06"):
         tunnels += [Fdb("bvx0", mac, "10.0.0.2"), Fdb.of_bridge("bvx0", mac)]
+    tunnels += [SEAL, SEALED, *(WireGuardPeer("bwg0", key, "10.0.0.2:1", "fe80::2") for key in ("one", "two"))]
     files = [TextFile(path, "x") for path in ("/etc/a", "/etc/b")]
     return [
         BRIDGE,
@@ -172,7 +176,7 @@ def test_within_and_keys() -> None:
 
 def test_only_what_can_bear_a_mark_has_an_owner() -> None:
     marked = {type(obj) for obj in EVERYTHING if obj.owner is not None}
-    assert marked == {Bridge, Veth, Vxlan, NftTable, NftGuard, OvsBridge, OvsPort}
+    assert marked == {Bridge, Veth, Vxlan, WireGuard, NftTable, NftGuard, OvsBridge, OvsPort}
     assert all(obj.owner.startswith(MARK) for obj in EVERYTHING if obj.owner is not None)
     assert FOREIGN.owner == NftTable("inet", "berth", "").owner == ""
 
@@ -189,6 +193,8 @@ def test_only_what_can_bear_a_mark_has_an_owner() -> None:
         (BRIDGE, Addr(HOST, "brt0", "10.0.0.1/24")),
         (BRIDGE, Route(HOST, "10.0.0.0/8", "brt0")),
         (TUNNEL, Fdb("bvx0", "02:00:00:00:00:05", "10.0.0.2")),
+        (SEAL, SEALED),
+        (SEAL, WireGuardPeer("bwg0", "one", "10.0.0.2:1", "fe80::2")),
         (TUNNEL, Neigh("bvx0", "10.9.0.2", "02:00:00:00:00:05")),
         (TABLE, NftElement("inet", "berth", "bridges", (("ifname", "brt0"),))),
         (NftTable("netdev", "berth_1", "x/1"), NftHook("berth_1", "eth0")),
@@ -223,6 +229,7 @@ def test_what_is_made_before_what() -> None:
     order: list[type[Noun]] = [
         Bridge,
         OvsBridge,
+        WireGuard,
         Vxlan,
         NftTable,
         Veth,

@@ -40,6 +40,7 @@ Type=notify
 ExecStart={program} daemon
 Restart=always
 RestartSec=1
+KillMode=process
 WatchdogSec=20
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_SYS_ADMIN CAP_SYS_PTRACE CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE
 StateDirectory=berth

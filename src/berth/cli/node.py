@@ -85,3 +85,11 @@ def rm(ctx: click.Context, name: str, force: bool) -> None:
     with engine(ctx) as api:
         freed = api.remove_node(name, force=force)
     print(f"{name} is removed: {len(freed)} endpoints freed")
+
+
+@node.command(name="rotate-key")
+@click.pass_context
+def rotate_key(ctx: click.Context) -> None:
+    """Give this host another key for encrypted networks; packets are lost until the others have heard of it."""
+    with engine(ctx) as api:
+        print(api.renew_key().public_key)

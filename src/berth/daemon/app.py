@@ -128,6 +128,7 @@ class _Own:
             ("GET", "/v1/nodes", self._nodes),
             ("POST", "/v1/nodes/{name}", self._drain),
             ("DELETE", "/v1/nodes/{name}", self._remove_node),
+            ("POST", "/v1/key", self._renew_key),
             ("POST", "/v1/ports", self._ports),
             ("GET", "/v1/leases", self._list_leases),
             ("POST", "/v1/reconcile", self._reconcile),
@@ -195,6 +196,9 @@ class _Own:
     async def _remove_node(self, request: Request, _: bytes) -> bytes:
         name, force = request.path_params["name"], _flag(request, "force")
         return msgspec.json.encode(await self._worker.run(lambda: self._engine.remove_node(name, force=force)))
+
+    async def _renew_key(self, _: Request, __: bytes) -> bytes:
+        return schema.dump(await self._worker.run(self._engine.renew_key))
 
     async def _ports(self, _: Request, body: bytes) -> bytes:
         asked = _read(body, rest.Ports)

@@ -67,6 +67,7 @@ def _paths() -> Json:
             "post": _operation("Let a node take no new endpoints, or again.", _ref("Node"), [node], body="NodeChange"),
             "delete": _operation("Forget a node, and free what it holds.", _TEXTS, [node, force]),
         },
+        "/v1/key": {"post": _operation("Give this host another key for its encrypted ways.", _ref("Host"))},
         "/v1/ports": {
             "post": _operation("Publish and unpublish ports of an endpoint.", _outcome(_ref("Endpoint")), body="Ports")
         },
@@ -100,6 +101,7 @@ def _results() -> Json:
         ),
         "Lease": _object(lease={"type": "object"}, endpoint=text, pool=text, keep=flag, trouble=text),
         "Node": _object(host={"type": "object"}, state=text, drained=flag, dead_since=text, endpoints=number),
+        "Host": _object(id=text, name=text, underlay=_TEXTS, public_key=text, wireguard_port=number, since=text),
     }  # fmt: skip
 
 

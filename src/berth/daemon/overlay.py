@@ -22,6 +22,7 @@ from berth.seams import Heard, Turn
 _AUDIT = 60  # seconds between two looks at everything that the kernel here has
 _REREAD = 10  # audits after which the store is read again: nothing that was heard should be missing
 _MANY = 1000  # endpoints elsewhere: of more it is read the less often, as all hosts read them all
+_LOOK = 1  # seconds between two looks at who encrypts
 _AGAIN = 2  # seconds after which what failed is tried again
 log = logging.getLogger("berth")
 
@@ -37,10 +38,12 @@ class Overlay:
         self._loop = asyncio.get_running_loop()
         self._changed = asyncio.Event()
         self._anything = True  # may have changed: what was heard does not say it all
+        self._hosts = False  # those of encrypted networks may be others, or have other keys
         self._made: set[str] = set()  # ids of networks
         self._turns: dict[str, Turn] = {}  # by endpoint: the last
         self._revision = 0
         self._known: frozenset[str] = frozenset()  # networks over several hosts, by id
+        self._seals: frozenset[str] = frozenset()  # the links that encrypted networks lead through
         self.repaired = 0
 
     async def run(self) -> None:
@@ -49,7 +52,7 @@ class Overlay:
         stop = self._engine.hear(self._hear)
         if stop is None:
             return
-        chores = [asyncio.create_task(chore) for chore in (self._follow(), self._audit())]
+        chores = [asyncio.create_task(chore) for chore in (self._follow(), self._audit(), self._watch_seals())]
         try:
             await asyncio.gather(*chores)
         finally:
@@ -70,12 +73,13 @@ class Overlay:
             self._loop.call_soon_threadsafe(self._note, heard)
 
     def _note(self, heard: Heard) -> None:
-        """That a host came or went is nothing by itself: its endpoints do so too."""
+        """That a host came or went is nothing by itself, but where it has a key: its endpoints do so too."""
         self._anything |= not heard.revision
+        self._hosts |= heard.hosts and bool(self._seals)
         self._made |= heard.made
         self._turns |= {turn.identity: turn for turn in heard.turns}
         self._revision = heard.revision
-        if self._anything or self._made or self._turns:
+        if self._anything or self._hosts or self._made or self._turns:
             self._changed.set()
 
     async def _follow(self) -> None:
@@ -84,7 +88,7 @@ class Overlay:
             await self._changed.wait()
             self._changed.clear()
             change = self._settle if self._anything else self._follower()
-            self._anything, self._made, self._turns = False, set(), {}
+            self._anything, self._hosts, self._made, self._turns = False, False, set(), {}
             if await attempt(self._worker.run_behind(change)) is None:
                 self._anything = True
                 self._changed.set()
@@ -92,7 +96,7 @@ class Overlay:
             self._told()
 
     def _follower(self) -> Callable[[], int]:
-        heard = Heard(self._revision, False, frozenset(self._made), tuple(self._turns.values()))
+        heard = Heard(self._revision, self._hosts, frozenset(self._made), tuple(self._turns.values()))
 
         def follow() -> int:
             done = len(self._engine.follow(heard).ops)
@@ -106,9 +110,22 @@ class Overlay:
 
     def _forget_removed(self) -> int:
         """What another host has removed is known by its mark alone."""
-        known = frozenset(net.id for net in self._engine.networks() if net.scope == "global")
+        every = self._engine.networks()
+        known = frozenset(net.id for net in every if net.scope == "global")
+        self._seals = self._engine.seals() if any(net.encrypt for net in every) else frozenset()
         gone, self._known = self._known - known, known
         return len(self._engine.reconcile().plan.ops) if gone else 0
+
+    async def _watch_seals(self) -> None:
+        """Where wireguard-go encrypts and has ended, nothing gets through until there is another."""
+        known = True
+        while True:
+            await asyncio.sleep(_LOOK)
+            running = all(map(self._engine.running, self._seals))
+            if not running and known:
+                log.warning("nobody encrypts for this host any more: wireguard-go is started again")
+                self._note(Heard())
+            known = running  # what fails is tried again by who follows
 
     async def _audit(self) -> None:
         # Not all hosts read the store at the same time, as after an outage of etcd's.

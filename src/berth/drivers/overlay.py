@@ -6,17 +6,18 @@ On one host it is a NAT network: the gateway's address is on every host's bridge
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_network
 from typing import ClassVar
 
 from berth import ipam
+from berth.drivers import seals
 from berth.drivers.bridge import BridgeDriver
 from berth.drivers.pools import routed
 from berth.errors import Invalid, NotFound, Taken
-from berth.model import Address, Endpoint, Host, HostLink, Interface, Ipam, Network, NetworkSpec
+from berth.model import Address, Endpoint, Host, HostLink, HostRecord, Interface, Ipam, Network, NetworkSpec
 from berth.overlaid import OVERHEAD, Fdb, Neigh, Vxlan
 from berth.spec import VNI
 from berth.state import MARK, Obj, State
@@ -55,12 +56,21 @@ class OverlayDriver:
             underlay=str(interface.network) if underlay == str(address) else underlay,
             underlay_version=address.version,
             mtu=_mtu(asked, link, address, net.ipv6),
+            encrypt=_encrypts(asked),
         )
 
     def placed(self, net: Network, host: Host) -> Network:
-        """The network as it is on this host; without an address on the underlay it has no tunnel there."""
+        """The network as it is on this host; without an address on the underlay it has no tunnel there.
+
+        Nor has an encrypted one without a key: what it carries never goes in the clear.
+        """
         with suppress(NotFound):
-            return replace(net, local=str(_underlay(net.underlay, host, net.underlay_version)[0].ip))
+            local = str(_underlay(net.underlay, host, net.underlay_version)[0].ip)
+            if not net.encrypt:
+                return replace(net, local=local)
+            if host.key is not None:
+                seal = seals.seal(host.id, host.key)
+                return replace(net, local=seal.address, seal=seal)
         return replace(net, local="")
 
     def misfit(self, net: Network, host: Host) -> str:
@@ -82,7 +92,10 @@ class OverlayDriver:
         if net.local:
             mark = MARK + net.id
             mac = _mac(net)
-            tunnel.add(Vxlan(net.tunnel, net.bridge, net.vni, net.local, net.vxlan_port, mac, net.mtu, mark))
+            through = net.seal.link if net.seal is not None else ""
+            tunnel.add(Vxlan(net.tunnel, net.bridge, net.vni, net.local, net.vxlan_port, mac, net.mtu, mark, through))
+        if net.seal is not None:
+            tunnel |= seals.own(net.seal)
         return self._nat.network(net) | tunnel
 
     def endpoint(self, net: Network, ep: Endpoint) -> State:
@@ -91,9 +104,20 @@ class OverlayDriver:
 
     def peer(self, net: Network, ep: Endpoint) -> State:
         """An endpoint on another host: where its MAC is, and whose its addresses are."""
-        entries: set[Obj] = {Fdb(net.tunnel, ep.mac, ep.vtep), Fdb.of_bridge(net.tunnel, ep.mac)}
+        through = net.seal.link if net.seal is not None else ""
+        if net.encrypt and not seals.sealed(ep.vtep):
+            return frozenset()  # its host has no key: it gets nothing, rather than something in the clear
+        entries: set[Obj] = {Fdb(net.tunnel, ep.mac, ep.vtep, via=through), Fdb.of_bridge(net.tunnel, ep.mac)}
         entries |= {Neigh(net.tunnel, str(address.ip), ep.mac) for address in ep.addresses}
         return frozenset(entries)
+
+    def hosts(self, net: Network, me: str, hosts: Iterable[HostRecord]) -> State:
+        """The other hosts, where the network is encrypted."""
+        return seals.peers(net.seal, me, hosts) if net.seal is not None else frozenset()
+
+
+def _encrypts(asked: NetworkSpec) -> bool:
+    return asked.setting("encrypt") == "true"
 
 
 def _vni(text: str | None, port: int, host: Host, identity: str) -> int:
@@ -111,6 +135,8 @@ def _vni(text: str | None, port: int, host: Host, identity: str) -> int:
 def _mtu(asked: NetworkSpec, link: HostLink, address: Address, ipv6: bool) -> int:
     """What the underlay carries less what the tunnel adds. Raises `Invalid` for more, or where too little is left."""
     room = link.mtu - OVERHEAD[address.version]
+    if _encrypts(asked):
+        room = seals.room(link.mtu, address.version) - OVERHEAD[6]
     value = int(asked.setting("mtu") or room)
     if value > room:
         raise Invalid(

@@ -278,6 +278,18 @@ class Engine:
         """Forget a node and free what it holds; the ids of its endpoints."""
         return nodes.remove(self._parts, name, force=force)
 
+    def renew_key(self) -> HostRecord:
+        """Give this host another key for its encrypted ways; see `engine.hosts`."""
+        return hosts.renew_key(self._parts)
+
+    def seals(self) -> frozenset[str]:
+        """The links that encrypted networks lead through on this host."""
+        return peers.seals(self._parts, self.networks())
+
+    def running(self, dev: str) -> bool:
+        """Whether a link of the host's has somebody at its other end; from any thread."""
+        return self._parts.kernel.running(dev)
+
     def moved(self) -> bool:
         """Whether the other hosts have to be told anew where this one is reached."""
         return peers.moved(self._parts)

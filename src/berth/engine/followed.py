@@ -5,10 +5,10 @@ Only for who hears of every change from the store: then it is what the store has
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from berth.model import Endpoint, Network
+from berth.model import Endpoint, HostRecord, Network
 from berth.seams import Turn
 
 
@@ -19,6 +19,7 @@ class Followed:
     net: Network
     revision: int
     others: dict[str, Endpoint]
+    hosts: Sequence[HostRecord] = ()  # of an encrypted network
 
     def turn(self, turns: Iterable[Turn]) -> tuple[list[Endpoint], list[Endpoint]]:
         """Take in what has changed; the same endpoints as they were, and as they are now."""
@@ -48,10 +49,10 @@ class Following:
         self.live = False
         self.networks.clear()
 
-    def note(self, net: Network, revision: int, others: Iterable[Endpoint]) -> None:
+    def note(self, net: Network, revision: int, others: Iterable[Endpoint], hosts: Sequence[HostRecord] = ()) -> None:
         """The kernel has been brought to this state of a network."""
         if self.live:
-            self.networks[net.id] = Followed(net, revision, {ep.id: ep for ep in others})
+            self.networks[net.id] = Followed(net, revision, {ep.id: ep for ep in others}, hosts)
 
     def forget(self, network: str) -> None:
         """What the kernel has of a network is not known any more."""

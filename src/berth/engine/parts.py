@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from berth import ipam
 from berth.engine.followed import Following
 from berth.engine.lock import StateLock
 from berth.engine.reach import reach, scope_of
 from berth.engine.vetted import Vetted
-from berth.model import Endpoint, Network, Placement, Pool
+from berth.model import Endpoint, Host, Network, Placement, Pool
 from berth.plan import Plan
-from berth.seams import Choose, Driver, Intent, Kernel, Lan, Shared, Spanning, Store, Tx
+from berth.seams import Choose, Driver, Intent, Kernel, Keys, Lan, Shared, Spanning, Store, Tx
 from berth.state import State
 
 
@@ -31,6 +31,7 @@ class Parts:
     identity: Callable[[], str]  # a new id: 64 hexadecimal digits
     now: Callable[[], str]  # RFC 3339
     client_id: Callable[[str], bytes]  # by which a DHCP server knows somebody again
+    keys: Keys
     vetted: Vetted = field(default_factory=Vetted)
     following: Following = field(default_factory=Following)
     shared: Shared | None = None  # the store, where other hosts see it too
@@ -47,7 +48,12 @@ class Parts:
 
     def placed(self, net: Network) -> Network:
         """A network as it is on this host: one over several hosts is found by an address of its own on each."""
-        return net if net.scope == "local" else self.spanning.placed(net, self.kernel.host())
+        return net if net.scope == "local" else self.spanning.placed(net, self.facts(net))
+
+    def facts(self, *nets: Network) -> Host:
+        """What is to be known of this host for a decision about networks over several."""
+        key = self.keys.current() if any(net.encrypt for net in nets) else None
+        return replace(self.kernel.host(), id=self.store.host, key=key)
 
     def want_endpoint(self, net: Network, ep: Endpoint) -> State:
         """What should exist for an endpoint."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from ipaddress import ip_interface
 
 from berth.engine.followed import Followed
-from berth.engine.hosts import underlay
+from berth.engine.hosts import record
 from berth.engine.parts import Parts
 from berth.engine.reach import reach
-from berth.errors import NotFound, Refused, Taken
-from berth.model import Address, Endpoint, Interface, Network
+from berth.errors import BerthError, NotFound, Refused, Taken
+from berth.model import Address, Endpoint, HostRecord, Interface, Network
 from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.plan import Op, Plan, diff
+from berth.sealed import WireGuard, WireGuardPeer
 from berth.seams import Heard, Scope, Turn, Tx
-from berth.state import Bridge, Obj, State, keys
+from berth.state import Addr, Bridge, Obj, State, keys
 
-_ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh)
+_ABOUT_OTHERS = (Bridge, Vxlan, Fdb, Neigh, WireGuard, WireGuardPeer)
 
 
 def here(parts: Parts, net: Network, ep: Endpoint) -> bool:
@@ -52,6 +53,21 @@ def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
     return frozenset().union(*(parts.spanning.peer(net, ep) for ep in others if ep.vtep not in ("", net.local)))
 
 
+def _themselves(parts: Parts, net: Network, hosts: Sequence[HostRecord]) -> State:
+    """What should exist for the other hosts themselves: those of an encrypted network have keys."""
+    return parts.spanning.hosts(net, parts.store.host, hosts) if net.local else frozenset()
+
+
+def _hosts(tx: Tx, networks: Iterable[Network]) -> Sequence[HostRecord]:
+    """The other hosts, where a network has to know them."""
+    return tx.hosts() if any(net.encrypt for net in networks) else ()
+
+
+def _told(net: Network) -> frozenset[str]:
+    """The links of a network, as placed, that are told of other hosts."""
+    return frozenset({net.tunnel} if net.seal is None else {net.tunnel, net.seal.link})
+
+
 def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
     """Bring what the kernel knows of other hosts' endpoints in line with the store: nothing stays that is gone there.
 
@@ -67,18 +83,26 @@ def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     with parts.store.read() as tx:
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
         known = [(parts.placed(net), elsewhere(parts, tx, net)) for net in found]
+        hosts = _hosts(tx, found)
         _be_sure(tx)
         revision = tx.revision
     ops: list[Op] = []
     for gone in parts.following.networks.keys() - {net.id for net in found} if networks is None else networks:
         parts.following.forget(gone)
     host = parts.kernel.host() if known else None
+    failed: list[BerthError] = []
     for net, others in known:
+        parts.following.forget(net.id)
         if host is not None and parts.spanning.misfit(net, host):
-            parts.following.forget(net.id)
             continue
-        ops += _settle_one(parts, net, others).ops
-        parts.following.note(net, revision, others)
+        try:
+            ops += _settle_one(parts, net, others, hosts).ops
+        except BerthError as error:  # the other networks are not to wait for this one
+            failed.append(error)
+        else:
+            parts.following.note(net, revision, others, hosts)
+    if failed:
+        raise failed[0]
     return Plan(tuple(ops))
 
 
@@ -101,6 +125,8 @@ def follow(parts: Parts, heard: Heard) -> Plan:
     with parts.changing():
         ops: list[Op] = []
         strange = heard.made | (turns.keys() - parts.following.networks.keys())
+        if heard.hosts:  # there may be other keys
+            strange |= {each.net.id for each in parts.following.networks.values() if each.net.encrypt}
         if strange:
             ops += settle_held(parts, strange).ops
         for network, of in turns.items():
@@ -124,14 +150,19 @@ def _follow_one(parts: Parts, followed: Followed, turns: Iterable[Turn], revisio
     return plan
 
 
-def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint]) -> Plan:
-    whole = parts.drivers[net.driver].network(net) | want(parts, net, others)
-    objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS))
-    tunnels = frozenset({net.tunnel})
+def _settle_one(parts: Parts, net: Network, others: Iterable[Endpoint], hosts: Sequence[HostRecord]) -> Plan:
+    about = want(parts, net, others) | _themselves(parts, net, hosts)
+    whole = parts.drivers[net.driver].network(net) | about
+    objects: State = frozenset(obj for obj in whole if isinstance(obj, _ABOUT_OTHERS) or _behind_seal(net, obj))
+    tunnels = _told(net)
     there = parts.kernel.read(Scope(keys(objects), tunnels=tunnels))
     if any(isinstance(obj, Bridge) for obj in objects - there):
         objects = whole
     return reach(parts.kernel, objects, Scope(keys(objects), tunnels=tunnels))
+
+
+def _behind_seal(net: Network, obj: Obj) -> bool:
+    return net.seal is not None and isinstance(obj, Addr) and obj.dev == net.seal.link
 
 
 def audit(parts: Parts) -> Plan:
@@ -144,7 +175,7 @@ def audit(parts: Parts) -> Plan:
                 parts.following.forget(followed.net.id)
                 continue
             followed.net = parts.placed(followed.net)
-            ops += _settle_one(parts, followed.net, followed.others.values()).ops
+            ops += _settle_one(parts, followed.net, followed.others.values(), followed.hosts).ops
         return Plan(tuple(ops))
 
 
@@ -190,8 +221,16 @@ def refuse_resting(tx: Tx, net: Network, addresses: Iterable[Interface], mac: st
 
 def _stands(parts: Parts, net: Network) -> bool:
     """Whether bridge and tunnel of a network are as they should be."""
-    links: State = frozenset(obj for obj in parts.drivers[net.driver].network(net) if isinstance(obj, Bridge | Vxlan))
+    links: State = frozenset(
+        obj for obj in parts.drivers[net.driver].network(net) if isinstance(obj, Bridge | Vxlan | WireGuard)
+    )
     return bool(net.local) and not diff(links, parts.kernel.read(Scope(keys(links))))
+
+
+def seals(parts: Parts, networks: Iterable[Network]) -> frozenset[str]:
+    """The links that encrypted networks lead through on this host."""
+    placed = (parts.placed(net) for net in networks if net.encrypt)
+    return frozenset(net.seal.link for net in placed if net.seal is not None)
 
 
 def readdress(parts: Parts) -> None:
@@ -212,12 +251,13 @@ def _readdress(parts: Parts) -> None:
 
 def moved(parts: Parts) -> bool:
     """Whether this host is reached elsewhere than the others have been told, so that it has to register again."""
-    facts = parts.kernel.host()
     with parts.store.read() as tx:
+        networks = tx.networks()
+        facts = parts.facts(*networks)
         told = tx.own_record()
-        if told is not None and told.underlay != underlay(facts):
+        if told is not None and told != record(parts, told.name, networks, since=told.since):
             return True
-        for net in tx.networks():
+        for net in networks:
             local = parts.spanning.placed(net, facts).local if net.scope == "global" else ""
             if local and any(ep.vtep != local for ep in tx.endpoints(network=net.id) if here(parts, net, ep)):
                 return True
@@ -232,8 +272,9 @@ def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     spanning = [net for net in networks if net.scope == "global"]
     followed = [each for net in spanning if (each := parts.following.networks.get(net.id)) is not None]
     known = {obj for each in followed for obj in want(parts, each.net, each.others.values())}
+    known |= {obj for each in followed for obj in _themselves(parts, each.net, each.hosts)}
     rest = [net for net in spanning if net.id not in parts.following.networks]
-    host = parts.kernel.host() if rest else None
+    host = parts.facts(*rest) if rest else None
     placed = [
         parts.spanning.placed(net, host) for net in rest if host is not None and not parts.spanning.misfit(net, host)
     ]
@@ -243,8 +284,10 @@ def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
 def _asked_for(parts: Parts, tx: Tx, placed: Iterable[Network]) -> set[Obj]:
     found = {obj for net in placed for obj in want(parts, net, elsewhere(parts, tx, net))}
     try:
+        hosts = _hosts(tx, placed)
+        found |= {obj for net in placed for obj in _themselves(parts, net, hosts)}
         _be_sure(tx)
     except Refused:
-        tunnels = frozenset(net.tunnel for net in placed)
+        tunnels = frozenset[str]().union(*map(_told, placed))
         return {*parts.kernel.read(Scope(frozenset(), tunnels=tunnels))}
     return found

@@ -12,6 +12,8 @@ from berth.plan import Plan
 from berth.seams import Scope
 from berth.state import State
 
+_IFF_RUNNING = 0x40
+
 
 class LinuxKernel:
     """Reads and changes the network namespace it is used in, and the sandboxes that it is told of."""
@@ -43,6 +45,11 @@ class LinuxKernel:
                 nl.batch([rtnl.set_mac(dev, mac)])
         except (NotFound, Invalid):
             return  # the sandbox vanished meanwhile, and its address with it
+
+    def running(self, dev: str) -> bool:
+        """Whether a link is not without a carrier, as a tap is when the process behind it has gone."""
+        flags = Netlink.kept(ROUTE).flags(dev)
+        return flags is None or bool(flags & _IFF_RUNNING)
 
     def find(self, ns: str, mac: str) -> str | None:
         """The link of a namespace that has the MAC and is up."""

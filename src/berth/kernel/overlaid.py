@@ -19,10 +19,10 @@ from berth.plan import Add, Change, Del, Op
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO, _IFLA_IFALIAS = 1, 3, 4, 10, 18, 20
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
-_ID, _LOCAL, _LEARNING, _PROXY, _PORT, _LOCAL6 = 1, 4, 7, 11, 15, 17
+_ID, _LINK, _LOCAL, _LEARNING, _PROXY, _PORT, _LOCAL6 = 1, 3, 4, 7, 11, 15, 17
 _BRPORT_LEARNING, _BRPORT_UNICAST_FLOOD = 8, 9
 _NO_ADDRESS = 1  # IN6_ADDR_GEN_MODE_NONE: a tunnel speaks for nobody, and keeps IPv6 for its neighbours' sake
-_NDA_MASTER = 9
+_NDA_IFINDEX, _NDA_MASTER = 8, 9
 _PERMANENT, _NOARP, _SELF, _MASTER = 0x80, 0x40, 0x02, 0x04
 _STATIC = _NOARP  # the state of an entry that a bridge neither learnt nor ages
 _BE16 = struct.Struct(">H")
@@ -55,6 +55,8 @@ def _add(nl: Netlink, new: Vxlan) -> Iterator[Message]:
     data = u32_attr(_ID, new.vni) + attr(_PORT, _BE16.pack(new.port))
     data += attr(_LEARNING, b"\0") + attr(_PROXY, b"\1")
     data += attr(_LOCAL6 if ":" in new.local else _LOCAL, rtnl.packed(new.local))
+    if new.link:
+        data += u32_attr(_LINK, rtnl.index(nl, new.link))
     body = (
         _IFINFO.pack(0, 0, 0, 0, 0)
         + text_attr(_IFLA_IFNAME, new.name)
@@ -92,6 +94,7 @@ def read_vxlan(nl: Netlink, link: rtnl.Link, master: str) -> Vxlan:
         mac=link.mac,
         mtu=link.mtu if link.up and quiet and data.get(_PROXY, b"\0") == b"\1" else 0,
         alias=link.alias,
+        link=rtnl.name_of(number(data[_LINK])) if _LINK in data else "",
     )
 
 
@@ -119,7 +122,8 @@ def _entry(nl: Netlink, entry: Fdb | Neigh) -> bytes:
     if not entry.own:
         return rtnl.NDMSG.pack(socket.AF_BRIDGE, index, _STATIC, _MASTER, 0) + mac
     head = rtnl.NDMSG.pack(socket.AF_BRIDGE, index, _PERMANENT, _SELF, 0)
-    return head + mac + attr(rtnl.NDA_DST, rtnl.packed(entry.dst))
+    via = u32_attr(_NDA_IFINDEX, rtnl.index(nl, entry.via)) if entry.via else b""
+    return head + mac + attr(rtnl.NDA_DST, rtnl.packed(entry.dst)) + via
 
 
 def read_entries(nl: Netlink, devs: set[str]) -> Iterator[Fdb | Neigh]:
@@ -148,7 +152,8 @@ def _forwarding(nl: Netlink, index: int, dev: str) -> Iterator[Fdb]:
             continue
         if flags & _SELF:
             if state & _PERMANENT and (dst := found.get(rtnl.NDA_DST)):
-                yield Fdb(dev, mac, _address(dst))
+                via = number(found.get(_NDA_IFINDEX, b""))
+                yield Fdb(dev, mac, _address(dst), via=rtnl.name_of(via) if via else "")
         elif _NDA_MASTER in found and state & _STATIC:
             yield Fdb.of_bridge(dev, mac)
 

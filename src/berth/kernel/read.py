@@ -24,6 +24,7 @@ from berth.model import Host, HostLink, HostRoute, Interface
 from berth.overlaid import Vxlan
 from berth.ovs import DATAPATH, KINDS
 from berth.rates import NftRate
+from berth.sealed import SEAL, SEAL_MARK, SEALS, WireGuard
 from berth.seams import Scope
 from berth.state import (
     HOST,
@@ -111,6 +112,10 @@ def _link_noun(nl: Netlink, link: rtnl.Link, label: dict[int, str], peers: _Peer
         outer_mtu, inner_mtu = link.mtu if link.up else 0, mtu if mtu != link.mtu else 0
         cable = Veth(link.name, master, outer_mtu, link.alias, ns, inner, mac, inner_mtu)
         return replace(cable, hairpin=link.hairpin, isolated=link.isolated)
+    if link.alias.startswith(SEAL_MARK) and link.kind in SEALS:
+        from berth.kernel import wireguard
+
+        return wireguard.read_device(link)
     if link.alias.startswith(MARK) and link.kind == "vxlan":
         from berth.kernel import overlaid
 
@@ -195,8 +200,8 @@ def _inside(nl: Netlink, ns: str, keys: set[Key]) -> Iterator[Obj]:
 
 def _whereabouts(scope: Scope, keys: Iterable[Key], found: Iterable[Obj]) -> Iterator[Obj]:
     """What tunnels know: all of it of the scope's, and with `marked` of all that were found; else what is asked for."""
-    every = {*scope.tunnels, *(obj.name for obj in found if scope.marked and isinstance(obj, Vxlan))}
-    asked = {key for key in keys if key[0] in ("fdb", "neigh")}
+    every = {*scope.tunnels, *(obj.name for obj in found if scope.marked and isinstance(obj, Vxlan | WireGuard))}
+    asked = {key for key in keys if key[0] in ("fdb", "neigh", "seal-peer")}
     devs = every | {key[2] for key in asked}
     if devs:
         from berth.kernel import overlaid
@@ -204,6 +209,12 @@ def _whereabouts(scope: Scope, keys: Iterable[Key], found: Iterable[Obj]) -> Ite
         for entry in overlaid.read_entries(Netlink.kept(ROUTE), devs):
             if entry.dev in every or entry.key in asked:
                 yield entry
+    if seals := {dev for dev in devs if dev.startswith(SEAL)}:
+        from berth.kernel import wireguard
+
+        for peer in wireguard.read_peers(Netlink.kept(ROUTE), seals):
+            if peer.dev in every or peer.key in asked:
+                yield peer
 
 
 def _shapes(keys: Iterable[Key]) -> Iterator[Obj]:

@@ -24,6 +24,7 @@ from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, subject
 from berth.rates import NftRate, Shaped
+from berth.sealed import WireGuard, WireGuardPeer
 from berth.state import (
     HOST,
     Addr,
@@ -164,6 +165,29 @@ def _send_whereabouts(ops: Sequence[Op]) -> None:
 
     nl = Netlink.kept(ROUTE)
     _batch(nl, [(op, message) for op in ops for message in _encode(overlaid.encode_entry, nl, op)])
+
+
+def _send_seals(ops: Sequence[Op]) -> None:
+    from berth.kernel import wireguard  # not loaded where nothing is encrypted
+
+    nl = Netlink.kept(ROUTE)
+    for op in ops:
+        if isinstance(op, Add):
+            _refuse_taken(nl, op)
+        try:
+            wireguard.send_device(nl, op)
+        except OSError as error:
+            raise explain(error, op) from None
+
+
+def _send_seal_peers(ops: Sequence[Op]) -> None:
+    from berth.kernel import wireguard
+
+    for op in ops:
+        try:
+            wireguard.send_peer(Netlink.kept(ROUTE), op)
+        except OSError as error:
+            raise explain(error, op) from None
 
 
 def _send_switches(ops: Sequence[Op]) -> None:
@@ -443,6 +467,8 @@ _LANES: Mapping[type[Obj], Callable[[Sequence[Op]], None]] = {
     **dict.fromkeys((LinkUp, Addr, Route), _send_links),
     Vxlan: _send_tunnels,
     **dict.fromkeys((Fdb, Neigh), _send_whereabouts),
+    WireGuard: _send_seals,
+    WireGuardPeer: _send_seal_peers,
     Shaped: _send_shapes,
     **dict.fromkeys((Port, MovedAddr, MovedNeigh, MovedRoute, MovedRule), _send_load),
     TextFile: _send_files,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from berth.model import Endpoint, Host, HostLink, HostRecord, Neighbour, Network, PortMapping
 from berth.topology.nouns import Machine, Nic, Node, Peer, Router, Segment, Topology
 
-_MADE = ("veth", "bridge", "ovs", "dummy", "tun")  # kinds of links that lead nowhere outside by themselves
+_MADE = ("veth", "bridge", "ovs", "dummy", "tun", "wireguard")  # kinds of links that lead nowhere outside by themselves
 
 
 def build(

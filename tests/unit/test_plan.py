@@ -17,6 +17,7 @@ from berth.overlaid import Fdb, Neigh, Vxlan
 from berth.ovs import OvsBridge, OvsPort, TxChecksums
 from berth.plan import Add, Change, Del, Op, Plan, diff
 from berth.rates import NftRate, Shaped
+from berth.sealed import WireGuard, WireGuardPeer
 from berth.state import (
     HOST,
     Addr,
@@ -67,6 +68,10 @@ NOUNS: dict[type, st.SearchStrategy[Obj]] = {
     NftHook: st.builds(NftHook, st.sampled_from(["berth_1", "berth_2"]), devices, st.sampled_from(["lan", "guarded"])),
     NftGuard: st.builds(NftGuard, devices, st.sampled_from(["abc/1", "def/2"])),
     NftRate: st.builds(NftRate, devices, st.sampled_from([0, 1000]), st.just(9000)),
+    WireGuard: st.builds(WireGuard, devices, st.sampled_from(["", "k="]), st.just(51820), st.just(1420), st.just("/k")),
+    WireGuardPeer: st.builds(
+        WireGuardPeer, devices, st.sampled_from(["a=", "b="]), st.just("192.0.2.2:51820"), st.just("fe80::2")
+    ),
     NftFlows: st.builds(NftFlows, devices, st.sampled_from([(), ("eth0",), ("eth0", "eth1")])),
     Shaped: st.builds(Shaped, devices, st.sampled_from([1000, 2000]), st.just(9000)),
     NftPass: st.builds(NftPass, st.sampled_from(["ip", "ip6"]), devices, st.sampled_from(NftPass.directions)),
@@ -263,6 +268,7 @@ EXAMPLES: tuple[Obj, ...] = (
     *(LinkUp(C1, "eth0"), Route(C1, "0.0.0.0/0", "eth0"), NftHook("berth_1", "bv0")),
     *(NftGuard("bv0", "abc/1"), NftRate("bv0", 1000, 9000), Shaped("bv0", 1000, 9000)),
     NftFlows("brt0", ("eth0",)),
+    *(WireGuard("bwg0", "k=", 51820, 1420, "/k"), WireGuardPeer("bwg0", "a=", "192.0.2.2:51820", "fe80::2")),
     *(NftPass("ip", "brt0", "in"), Zoned("brt0"), TxChecksums(C1, "eth0")),
     *(OvsBridge("ovs0", "02:00:00:00:00:03", "netdev", "berth:3"), OvsPort("ovs0", "bv0", "berth:2")),
     Vxlan("bvx0", "brt0", 7, "10.0.0.1", 4789, "02:00:00:00:00:04", 1450, "berth:1"),

@@ -183,7 +183,7 @@ def renew(parts: Parts, lease: Lease) -> str:
         net, ep = known
         handed = ep.placement is Placement.HANDOVER
         same = lease.address.ip == record.lease.address.ip
-        if handed and not same and (lease.request.auto or containers.reachable(parts, record, ep.mac) is None):
+        if handed and not same and containers.reachable(parts, record, ep.mac) is None:
             return _note(parts, record, lease)
         with parts.store.read() as tx:
             others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
@@ -195,10 +195,10 @@ def renew(parts: Parts, lease: Lease) -> str:
             with parts.store.write() as tx:
                 tx.save_lease(new if not trouble else replace(record, trouble=trouble))
             return trouble
-        return _said(ep, after, record, lease) + _carry(parts, net, ep, after, new, way_out=record.way_out)
+        return _said(ep, record, lease) + _carry(parts, net, ep, after, new, way_out=record.way_out)
 
 
-def _said(ep: Endpoint, after: Endpoint, record: LeaseRecord, lease: Lease) -> str:
+def _said(ep: Endpoint, record: LeaseRecord, lease: Lease) -> str:
     before, now = record.lease.address.ip, lease.address.ip
     who = "a router" if lease.slaac else "the DHCP server"
     if before != now:
@@ -297,7 +297,9 @@ def _carry_over(
     version = record.lease.address.version
     pools = [pool.gateway for pool in net.pools]
     routers = [r for r in (*after.learnt.routers, *pools) if r is not None and r.version == version]
-    router = routers[0] if way_out and routers and after.addresses else None
+    # Of a router that is advertised the container's kernel hears itself.
+    known = not record.lease.request.auto and way_out and after.addresses
+    router = routers[0] if known and routers else None
     failed = containers.carry(parts, record, dev, ep, after, router)
     return f"; in its container that failed: {failed}: start it anew" if failed else ""
 
@@ -315,20 +317,18 @@ def lost(parts: Parts, lease: Lease, why: str) -> str:
         record = replace(record, trouble=why, over=True)
         known = parts.known(record.endpoint) if record.endpoint else None
         said = f"{record.lease.address.ip}: the lease is lost: {why}"
-        # What routers advertise in a container of Docker's is its kernel's to take back.
-        kept = known is not None and known[1].placement is Placement.HANDOVER and lease.request.auto
-        if known is None or kept or record.lease.address.ip not in [a.ip for a in known[1].addresses]:
+        if known is None or record.lease.address.ip not in [a.ip for a in known[1].addresses]:
             with parts.store.write() as tx:
                 tx.save_lease(record)
             return said
         net, ep = known
-        after = _unadvertised(parts, net, ep, record.lease) if lease.request.auto else _without(ep, record.lease)
+        after = _without(ep, record.lease)
         way_out = ep.default_route != after.default_route
         if ep.placement is Placement.HANDOVER:
             dev = containers.reachable(parts, record, ep.mac)
             way_out = dev is not None and containers.has_way_out(parts, record, dev)
         failed = _carry(parts, net, ep, after, replace(record, way_out=way_out))
-        return f"{said}: endpoint {ep.name} is without it until the server gives one again{failed}"
+        return f"{said}: endpoint {ep.name} is without it until the LAN gives one again{failed}"
 
 
 def _without(ep: Endpoint, lease: Lease) -> Endpoint:
@@ -342,16 +342,10 @@ def _without(ep: Endpoint, lease: Lease) -> Endpoint:
     addresses = tuple(a for a in ep.addresses if a.ip != lease.address.ip)
     if ep.placement is Placement.HANDOVER:
         return replace(ep, addresses=addresses, learnt=learnt)
+    if version == 6 and learnt.advertised:
+        return replace(ep, addresses=addresses, learnt=learnt)  # its router comes and goes by itself
     kept = tuple(each for each in ep.default_route if each != version)
     return replace(ep, addresses=addresses, learnt=learnt, default_route=kept)
-
-
-def _unadvertised(parts: Parts, net: Network, ep: Endpoint, lease: Lease) -> Endpoint:
-    """An endpoint whose address routers advertise no more: it goes on to listen to them."""
-    with parts.store.read() as tx:
-        others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
-    left = tuple(address for address in ep.addresses if address.ip != lease.address.ip)
-    return replace(ep, addresses=left, learnt=replace(learnt(net, others), advertised=True))
 
 
 # --- Docker's IPAM driver ---

@@ -51,7 +51,7 @@ def test_one_plan_for_everything(stage: Host) -> None:
     beside |= {obj.key: obj for obj in (GUARD, LAN_TABLE, tables.inet())}
     for ns, dev in ((HOST, "plug"), (C1, "eth0")):
         del beside["addr", ns, dev, "fd07::1/128"]  # the kernel takes an IPv6 address with one length only
-    links = {case.obj for case in CASES if case.name in ("bridge", "veth", "vxlan-6")}
+    links = {case.obj for case in CASES if case.name in ("bridge", "veth", "vxlan-6", "seal")}
     want = frozenset({*beside.values(), *links})
     before = stage.everything()
     stage.send(*diff(want, ()).ops)

@@ -236,10 +236,8 @@ class View:
         """
         if not self._lock:
             return
-        if self._away is not None:  # it decided without having seen all
-            self.abort()
-            if self._writes or self._dropped:
-                raise self._away
+        if self._away is not None:
+            self._refuse(self._away)
             return
         space, last = self.space, f"last/{self.space.host}"
         ops: list[Json] = [{"requestDeleteRange": space.below(prefix)} for prefix in self._dropped]
@@ -272,6 +270,12 @@ class View:
             if done is None or done.data != self._token.encode():  # nor was it the answer to the first asking
                 raise Refused("it took so long that other hosts went on without it: try again")
         self._lock = 0
+
+    def _refuse(self, away: Away) -> None:
+        """Who was not answered has decided without having seen all: nothing of it is written."""
+        self.abort()
+        if self._writes or self._dropped:
+            raise away
 
     def _put(self, key: str, value: Value) -> Json:
         put = {"key": b64(self.space.full(key)), "value": b64(value.data), "lease": str(value.lease)}

@@ -18,18 +18,19 @@ def examine(parts: Parts) -> Spanned:
     """Hosts, and what tunnels lead to; nothing while nobody can be asked. Changes nothing."""
     if parts.shared is None:
         return Spanned()
-    host = parts.kernel.host()
     with parts.store.read() as tx:
         try:
             nodes = tuple(tx.nodes())
         except Refused:
             return Spanned()
         networks = [net for net in tx.networks() if net.scope == "global"]
+        host = parts.facts(*networks)
         misfits = tuple(why for net in networks if (why := parts.spanning.misfit(net, host)))
         names = {node.host.id: node.host.name for node in nodes}
         found: dict[tuple[str, int], Peer] = {}
         for net in networks:
-            if not parts.spanning.misfit(net, host):
+            # What is encrypted goes by link-local addresses, which cannot be asked from outside of them.
+            if not net.encrypt and not parts.spanning.misfit(net, host):
                 _add(parts, tx, parts.spanning.placed(net, host), names, found)
     return Spanned(tuple(found.values()), misfits, nodes)
 

@@ -41,7 +41,7 @@ class Parts:
         """What should exist for a network; nothing of one that cannot be on this host."""
         if net.scope == "local":
             return self.drivers[net.driver].network(net)
-        host = self.kernel.host()
+        host = self.facts(net)
         if self.spanning.misfit(net, host):
             return frozenset()
         return self.drivers[net.driver].network(self.spanning.placed(net, host))

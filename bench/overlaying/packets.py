@@ -133,7 +133,7 @@ def _hosts(lab: Lab, host: str) -> int:
     """How many hosts a daemon knows; 0 while it does not answer."""
     if not (lab.work / host / "run/berth.sock").exists():
         return 0
-    return len(lab.berth("host", "ls", host=host).stdout.splitlines()) - 1
+    return len(lab.berth("node", "ls", host=host).stdout.splitlines()) - 1
 
 
 @contextmanager

@@ -115,7 +115,7 @@ def test_who_could_not_see_all_does_not_go_by_it(own_etcd: Cluster, host: MakeHo
         tx.hosts()
     with pytest.raises(Away), a.write() as tx:
         assert tx.networks() == [net]
-        _blink(own_etcd, lambda: tx.count(net.id) == 0)
+        _blink(own_etcd, lambda: tx.endpoints(network=net.id) == [])
         tx.drop_network(net.id)
     assert names(a, net) == {"theirs"} and attach(a, net, "ours")
 

@@ -104,6 +104,9 @@ def recover(parts: Parts, intent: Intent) -> None:
     parts.kernel.sweep()
     with parts.store.write(durable=True) as tx:
         if intent.verb == "create":
+            net = tx.network(intent.id)
+            for pool in net.pools if net is not None and net.scope == "global" else ():
+                tx.drop_ledger(pool)  # it is not the network's alone by its key
             tx.drop_network(intent.id)
         elif intent.verb == "attach":
             forget(tx, intent.id)

@@ -113,7 +113,8 @@ class Overlay:
         every = self._engine.networks()
         known = frozenset(net.id for net in every if net.scope == "global")
         self._seals = self._engine.seals() if any(net.encrypt for net in every) else frozenset()
-        gone, self._known = self._known - known, known
+        # One that was made here may have been removed again before it was known.
+        gone, self._known = (self._known | self._engine.following()) - known, known
         return len(self._engine.reconcile().plan.ops) if gone else 0
 
     async def _watch_seals(self) -> None:

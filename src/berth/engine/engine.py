@@ -310,6 +310,10 @@ class Engine:
         """Carry what other hosts changed to the kernel; what was done."""
         return peers.follow(self._parts, heard)
 
+    def following(self) -> frozenset[str]:
+        """The networks over several hosts that are followed, by id."""
+        return frozenset(self._parts.following.networks)
+
     @property
     def followed(self) -> int:
         """How many endpoints on other hosts are followed."""

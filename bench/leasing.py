@@ -37,7 +37,7 @@ def measure(home: Lan, attaches: int) -> Json:
     """The medians, in milliseconds, of so many attaches; the LAN's server offers at once (--no-ping)."""
     bare: list[float] = []
     fast: list[float] = []
-    with lan_servers.dnsmasq(home, f"--dhcp-range={_RANGE}", "--quiet-dhcp"), _daemon(home) as api:
+    with lan_servers.dnsmasq(home, f"--dhcp-range={_RANGE}", "--quiet-dhcp"), daemon(home) as (_, api):
         _make(api, "fast", "fast")
         for number in range(attaches):
             bare.append(asyncio.run(_bare(number)))
@@ -63,23 +63,23 @@ def within(facts: Json) -> bool:
 
 
 @contextmanager
-def _daemon(home: Lan) -> Iterator[Client]:
+def daemon(home: Lan) -> Iterator[tuple[int, Client]]:
     """Berth's daemon in the host's namespace, and a client of it; the thread is in that namespace meanwhile."""
     env = {**os.environ, "BERTH_STATE": str(home.dir / "state"), "BERTH_RUN": str(home.dir / "run")}
     env.pop("BERTH_STORE", None)
     berth = str(Path(sys.executable).with_name("berth"))
     with (home.dir / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(["nsenter", f"--net={home.host}", berth, "daemon"], env=env, stdout=log, stderr=log)
+        running = subprocess.Popen(["nsenter", f"--net={home.host}", berth, "daemon"], env=env, stdout=log, stderr=log)
     socket = home.dir / "run/berth.sock"
     try:
         with inside(home.host):
             lan_servers.until(lambda: socket.exists() and reachable(socket) is not None, "the daemon answers", 30)
             api = reachable(socket)
             assert api is not None
-            yield api
+            yield running.pid, api
             api.close()
     finally:
-        lan_servers.stop(daemon)
+        lan_servers.stop(running)
 
 
 def _make(api: Client, name: str, conflict: str) -> None:
@@ -101,7 +101,7 @@ async def _bare(number: int) -> float:
 
 def _attach(api: Client, network: str, number: int) -> float:
     """Milliseconds of an attach; what it made is taken away again."""
-    with _sandbox(f"{network}-{number}") as name:
+    with sandbox(f"{network}-{number}") as name:
         began = time.perf_counter()
         api.attach(spec.attach_request(network=network, sandbox=name))
         took = time.perf_counter() - began
@@ -124,7 +124,7 @@ def _probes(home: Lan, api: Client) -> int:
 
 
 @contextmanager
-def _sandbox(tag: str) -> Iterator[str]:
+def sandbox(tag: str) -> Iterator[str]:
     name = f"bt-{os.getpid()}-{tag}"
     subprocess.run(["ip", "netns", "add", name], check=True)
     try:

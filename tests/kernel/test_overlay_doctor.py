@@ -144,3 +144,18 @@ def test_entries_that_are_not_so_and_a_subnet_that_is_elsewhere(hosts: Daemons, 
     sh("ip -n h2 link del lan2")
     hosts.start("h2")
     until(lambda: examined(hosts, "h2") == [], "the network is not made")
+
+
+_OTHER = "import sys, berth; berth.__version__ = '9.9.9'; from berth.cli.main import main; sys.exit(main())"
+
+
+def test_a_node_of_another_version(hosts: Daemons) -> None:
+    hosts.kill("h2")
+    hosts.start("h2", [sys.executable, "-c", _OTHER])
+    until(lambda: "9.9.9" in hosts.tried("h1", "node ls").stdout, "h2 does not register")
+    found = only(hosts, "h1", "node-version")
+    assert "9.9.9 on " in found["message"]
+    hosts.kill("h2")
+    hosts.start("h2")
+    until(lambda: "9.9.9" not in hosts.tried("h1", "node ls").stdout, "h2 does not register")
+    until(lambda: examined(hosts, "h1") == [], "the finding stays")

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -45,9 +45,9 @@ class Daemons(Hosts):
         self._start("etcd", ["etcd", "--data-dir", str(self.directory / "etcd"), *options], {})
         until(_healthy, "etcd does not answer")
 
-    def start(self, name: str) -> None:
-        """A host's daemon."""
-        argv = ["nsenter", f"--net=/run/netns/{name}", sys.executable, "-m", "berth", "daemon"]
+    def start(self, name: str, berth: Sequence[str] = (sys.executable, "-m", "berth")) -> None:
+        """A host's daemon. `berth`: how Berth is started."""
+        argv = ["nsenter", f"--net=/run/netns/{name}", *berth, "daemon"]
         # A host that is silent for ten seconds is gone for the others.
         self._start(name, argv, {**self.places(name), "BERTH_STORE": f"etcd://{ETCD}?ttl=10"})
 

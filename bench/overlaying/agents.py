@@ -1,6 +1,6 @@
 """Simulated hosts on a real etcd: each has a lease that it keeps, one endpoint, and a watch like a daemon's.
 
-    python agents.py NETWORK SUBNET HOST PORT
+    python agents.py NETWORK HOST:PORT…
 
 Told on stdin, a line each; each is answered by a line of JSON when it is done:
     grow N          have N of them
@@ -75,13 +75,13 @@ class Ear(asyncio.Protocol):
 class Agents:
     """All of them."""
 
-    def __init__(self, net: Network, host: str, port: int) -> None:
-        self._net, self._where = net, (host, port)
+    def __init__(self, net: Network, members: Sequence[tuple[str, int]]) -> None:
+        self._net, self._members = net, tuple(members)
         self._first = ip_network(net.pools[0].subnet).network_address + _FIRST
         self._endpoints: list[Endpoint] = []
         self._leases: list[int] = []  # in the same order
         self._lock = threading.Lock()
-        self._writers = [Gateway(Members((self._where,))) for _ in range(_WRITERS)]
+        self._writers = [self._gateway(number) for number in range(_WRITERS)]
         self._pool = ThreadPoolExecutor(_WRITERS)
         threading.Thread(target=self._keep, daemon=True).start()
 
@@ -89,8 +89,13 @@ class Agents:
         """Register hosts until there are so many."""
         new = range(len(self._endpoints), size)
         await self._register_all(new)
-        for _ in new:
-            await asyncio.get_running_loop().create_connection(lambda: Ear(b"/berth/seen/"), *self._where)
+        for number in new:
+            where = self._members[number % len(self._members)]
+            await asyncio.get_running_loop().create_connection(lambda: Ear(b"/berth/seen/"), *where)
+
+    def _gateway(self, number: int) -> Gateway:
+        """A connection to one of the members, by turns."""
+        return Gateway(Members((self._members[number % len(self._members)],)))
 
     async def deaf(self, size: int) -> None:
         """Have so many endpoints of hosts that hear nothing."""
@@ -174,11 +179,12 @@ class Agents:
 
     def _keep(self) -> None:
         """Renew all leases, evenly over a beat, as their daemons would."""
-        gateway = Gateway(Members((self._where,)))
+        gateways = [self._gateway(number) for number in range(len(self._members))]
         while True:
             start, leases = time.monotonic(), sorted(set(self._leases))
             for number, lease in enumerate(leases):
                 time.sleep(max(0, start + _BEAT * number / len(leases) - time.monotonic()))
+                gateway = gateways[number % len(gateways)]
                 with suppress(BerthError):  # a busy etcd: there will be a next time
                     gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/host/{number:016x}".encode())})
                     gateway.call("/v3/lease/keepalive", {"ID": str(lease)})
@@ -195,13 +201,14 @@ def _put(key: str, data: bytes, lease: int) -> dict[str, object]:
 
 async def main() -> None:
     """Do what is asked for until stdin ends."""
-    network, host, port = sys.argv[1:]
+    network, *places = sys.argv[1:]
+    members = [(host, int(port)) for host, _, port in (place.partition(":") for place in places)]
     os.nice(_YIELD)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-    gateway = Gateway(Members(((host, int(port)),)))
+    gateway = Gateway(Members(tuple(members)))
     found = gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/network/{network}".encode())})
-    agents = Agents(schema.load_network(b64decode(found["kvs"][0]["value"])), host, int(port))
+    agents = Agents(schema.load_network(b64decode(found["kvs"][0]["value"])), members)
     loop = asyncio.get_running_loop()
     while words := (await loop.run_in_executor(None, sys.stdin.readline)).split():
         said: object = None

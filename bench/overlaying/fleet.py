@@ -1,4 +1,4 @@
-"""Three real hosts on one wire, each a namespace with a daemon, and one real etcd on a machine of its own.
+"""Three real hosts on one wire, each a namespace with a daemon, and a real etcd of three members beside them.
 
 For a process in network, mount and process namespaces that end with it: whatever happens, nothing is left.
 """
@@ -22,7 +22,8 @@ from berth.model import NetworkSpec
 from berth.store.gateway import Gateway, Members
 
 HOSTS = ("h1", "h2", "h3")
-ETCD = ("10.0.0.254", 2379)
+ETCD = tuple((f"10.0.0.{number}", 2379) for number in (252, 253, 254))
+MEMBERS = tuple(f"etcd{number}" for number in range(len(ETCD)))
 NETWORK, SUBNET, RANGE = "wide", "10.80.0.0/14", "10.80.0.0/20"  # simulated hosts have the addresses beyond the range
 _TTL = 60  # seconds of silence until a host is gone
 _PATIENCE = 60  # seconds for anything to start
@@ -31,7 +32,7 @@ _WIRE = """
 mount -t tmpfs tmpfs /run
 ip link set lo up
 ip link add lan type bridge
-ip addr add 10.0.0.254/16 dev lan
+for number in 252 253 254; do ip addr add 10.0.0.$number/16 dev lan; done
 ip link set lan up
 """
 _HOST = """
@@ -74,15 +75,20 @@ class Fleet:
             process.wait()
 
     def _begin(self) -> None:
-        where = f"http://{ETCD[0]}:{ETCD[1]}"
-        options = ("--listen-client-urls", where, "--advertise-client-urls", where, "--logger", "zap")
-        self._start("etcd", ["etcd", "--data-dir", str(self._directory / "etcd"), *options], {})
+        cluster = ",".join(f"{name}=http://{host}:2380" for name, (host, _) in zip(MEMBERS, ETCD, strict=True))
+        for name, (host, port) in zip(MEMBERS, ETCD, strict=True):
+            client, peer = f"http://{host}:{port}", f"http://{host}:2380"
+            argv = ["etcd", "--name", name, "--data-dir", str(self._directory / name), "--logger", "zap"]
+            argv += ["--listen-client-urls", client, "--advertise-client-urls", client, "--listen-peer-urls", peer]
+            argv += ["--initial-advertise-peer-urls", peer, "--initial-cluster", cluster]
+            self._start(name, argv, {})
         until(self._takes_writes, "etcd does not answer")
-        for name in HOSTS:
+        for number, name in enumerate(HOSTS):
+            places = ",".join(f"{host}:{port}" for host, port in (*ETCD[number:], *ETCD[:number]))
             argv = ["nsenter", f"--net={spaces.NAMES}/{name}", sys.executable, "-m", "berth", "daemon"]
             state = self._directory / name
             env = {"BERTH_STATE": str(state), "BERTH_RUN": str(state / "run")}
-            self._start(name, argv, env | {"BERTH_STORE": f"etcd://{ETCD[0]}:{ETCD[1]}?ttl={_TTL}"})
+            self._start(name, argv, env | {"BERTH_STORE": f"etcd://{places}?ttl={_TTL}"})
         for name in HOSTS:
             self.clients[name] = self._client(name)
         until(lambda: len(self.clients["h1"].nodes()) == len(HOSTS), "not all hosts are registered")
@@ -113,7 +119,7 @@ class Fleet:
 
     def gateway(self) -> Gateway:
         """A connection to etcd; for one thread."""
-        return Gateway(Members((ETCD,)))
+        return Gateway(Members(ETCD))
 
     def _takes_writes(self) -> bool:
         gateway = self.gateway()
@@ -126,7 +132,10 @@ class Fleet:
         return True
 
     def cost(self, name: str) -> tuple[float, float]:
-        """Seconds of CPU time and megabytes of memory that a daemon, or etcd, has used."""
+        """Seconds of CPU time and megabytes of memory that a daemon, or all of etcd, has used."""
+        if name == "etcd":
+            costs = [self.cost(member) for member in MEMBERS]
+            return sum(cpu for cpu, _ in costs), sum(memory for _, memory in costs)
         pid = self._running[name].pid
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         seconds = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

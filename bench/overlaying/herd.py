@@ -19,7 +19,7 @@ class Herd:
     """Simulated hosts on one network, from `with` to its end."""
 
     def __init__(self, network: str) -> None:
-        argv = [sys.executable, str(_AGENTS), network, *map(str, ETCD)]
+        argv = [sys.executable, str(_AGENTS), network, *(f"{host}:{port}" for host, port in ETCD)]
         self._process = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_env())
         self.size = 0
 

@@ -300,7 +300,7 @@ def test_a_lease_that_ends_takes_its_address_along(ground: Ground, keeper: Keepe
     assert ground.defaults("web") == []
     assert ground.told("endpoint ls")[0]["addresses"] == []
     assert re.search("it ended after 3600 s|its time was over", leases(ground)["web"]["trouble"])
-    assert "endpoint web is without it until the server gives one again" in keeper.log()
+    assert "endpoint web is without it until the LAN gives one again" in keeper.log()
     assert "op=lose" in keeper.log()
     ground.sh(f"ip address add {address}/24 dev eth0", "web")  # nor may it take the address by itself
     assert ground.pings(("web", LAPTOP)) == [("web", LAPTOP)]

@@ -20,6 +20,7 @@ from berth.model import Lease
 _AT_ONCE = 64
 _REPEAT = 1.0  # seconds between two questions, as long as nobody has answered; RFC 4861 says 4, and people wait
 _QUESTIONS = 10  # then routers speak when they like
+_QUIET = 2.0  # seconds for a router to answer where one was before
 _BREATH = 0.05  # seconds between two looks at what is new, however much is said
 _LOOK = 30.0  # seconds: the loop's own clock stands still while the machine sleeps
 
@@ -53,14 +54,18 @@ class Routers:
     async def known(self, dev: str, timeout: float) -> Link:
         """What is known of a LAN once a router has spoken.
 
-        Raises `Refused` where none does within `timeout` seconds; `NotFound` (no such bridge) and `Denied`.
+        Where all have gone they are asked anew, and a prefix of theirs that is still valid does after a while. Raises
+        `Refused` where none speaks within `timeout` seconds; `NotFound` (no such bridge) and `Denied`.
         """
         ear = self.listen(dev)
-        if not ear.heard.is_set():
+        if not ear.heard.is_set() or ear.link.best(boot()) is None:
+            left = ear.link.prefix(boot()) is not None
             self._ask(dev, ear)
             try:
-                await asyncio.wait_for(ear.heard.wait(), timeout)
+                await asyncio.wait_for(ear.heard.wait(), min(timeout, _QUIET) if left else timeout)
             except TimeoutError:
+                if left:
+                    return ear.link
                 trouble = ear.trouble or f"no IPv6 router answers on {dev} within {timeout:g} s"
                 raise Refused(trouble) from None
         return ear.link

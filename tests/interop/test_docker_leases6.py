@@ -19,6 +19,7 @@ GIVEN = [PREFIX[number] for number in range(0x200, 0x300)]  # by the DHCP server
 def lan(harbour: Harbour, request: pytest.FixtureRequest) -> Iterator[Harbour]:
     """A network of that name, made as a person would, on a LAN whose router advertises; dnsmasq gives addresses."""
     here = harbour.lab.work / "router"
+    until(lambda: harbour.berth("lease", "ls") == [])  # of another test's LAN
     harbour.sh("sysctl -qw net.ipv6.conf.br0.accept_ra=0")
     if request.param == "radvd":
         words = f"AdvSendAdvert on; MinRtrAdvInterval 3; MaxRtrAdvInterval 4; prefix {PREFIX} {{}};"
@@ -78,6 +79,7 @@ def test_a_container_made_anew_has_the_same_address_and_so_after_a_restart_of_be
     lan.docker("rm", "-f", "web")
     lan.start("web", "lan")
     assert six(lan, "web") == first
+    until(lambda: lan.reaches("laptop", first))
     lan.berthd.kill9()
     assert lan.reaches("laptop", first)
     lan.berthd.start()

@@ -132,8 +132,9 @@ def dump_lease(record: LeaseRecord) -> bytes:
     return _encode(record)
 
 
+@lru_cache(maxsize=4096)
 def load_lease(data: bytes) -> LeaseRecord:
-    """The reverse of `dump_lease`."""
+    """The reverse of `dump_lease`; the same bytes give the same (immutable) record."""
     raw: Json = _decode(data)
     lease: Json = raw["lease"]
     asked: Json = lease["request"]

@@ -29,8 +29,8 @@ _DEFAULT = {4: ("0.0.0.0/0", 0), 6: ("::/0", 1024)}  # and the metric that the k
 
 def remember(tx: Tx, identity: str, ns: str) -> None:
     """Record with an endpoint's leases where its container is."""
-    for record in tx.leases():
-        if record.endpoint == identity and record.sandbox != ns:
+    for record in tx.leases(identity):
+        if record.sandbox != ns:
             tx.save_lease(replace(record, sandbox=ns))
 
 

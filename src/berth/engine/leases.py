@@ -186,7 +186,7 @@ def renew(parts: Parts, lease: Lease) -> str:
         if handed and not same and containers.reachable(parts, record, ep.mac) is None:
             return _note(parts, record, lease)
         with parts.store.read() as tx:
-            others = [r.lease for r in tx.leases() if r.endpoint == ep.id and r.lease.request.key != lease.request.key]
+            others = [r.lease for r in tx.leases(ep.id) if r.lease.request.key != lease.request.key]
             after = _moved(net, ep, record, lease, others)
             trouble = "" if handed and same else _obstacle(tx, net, ep, lease)
         shown = record.shown or ("" if same or not handed else str(record.lease.address.ip))

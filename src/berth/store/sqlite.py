@@ -296,8 +296,11 @@ class SqliteTx:
         """The lease of an address."""
         return self._lease("address = ?", str(address))
 
-    def leases(self) -> Sequence[LeaseRecord]:
-        return [schema.load_lease(row[0]) for row in self._db.execute("SELECT body FROM lease ORDER BY rowid")]
+    def leases(self, endpoint: str | None = None) -> Sequence[LeaseRecord]:
+        """All leases, or those of one endpoint."""
+        where, values = ("WHERE endpoint = ?", (endpoint,)) if endpoint is not None else ("", ())
+        rows = self._db.execute(f"SELECT body FROM lease {where} ORDER BY rowid", values)
+        return [schema.load_lease(row[0]) for row in rows]
 
     def save_lease(self, record: LeaseRecord) -> None:
         lease = record.lease

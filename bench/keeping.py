@@ -1,4 +1,4 @@
-"""What many endpoints with leases cost a daemon: a real one, with sandboxes, against Kea, which gives leases of a minute."""
+"""What many endpoints with leases cost a real daemon, sandboxes and all, against Kea, whose leases last a minute."""
 
 from __future__ import annotations
 

@@ -24,8 +24,6 @@ Two = tuple[Harbour, Harbour]
 
 @pytest.fixture(scope="module")
 def _two(engine_kind: str) -> Iterator[Two]:
-    if engine_kind != "26.1":
-        pytest.skip("what Docker of several hosts is asked is the same for all engines")
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(home(2)))
         where = f"http://{ETCD}"

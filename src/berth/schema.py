@@ -98,8 +98,9 @@ def _pool(raw: Json) -> Pool:
     )
 
 
+@lru_cache(maxsize=4096)
 def load_endpoint(data: bytes) -> Endpoint:
-    """The reverse of `dump`."""
+    """The reverse of `dump`; the same bytes give the same (immutable) endpoint."""
     raw: Json = _decode(data)
     raw["sandbox"] = Sandbox(**raw["sandbox"])
     raw["addresses"] = tuple(ip_interface(address) for address in raw["addresses"])

@@ -52,6 +52,8 @@ class Leases:
         self._kept: set[str] = set()  # those of them that the server is to keep afterwards
         self._left: deque[tuple[float, str, str, Address]] = deque(maxlen=1000)  # when, pool, who and address
         self._saves: dict[str, asyncio.Task[None]] = {}
+        self._recorded: dict[str, Lease] = {}  # by key, as the engine was told last
+        self._prolonged: dict[str, Lease] = {}  # since then, and nothing else
 
     async def run(self) -> None:
         """Go on with what is on record, then see now and again which leases have become nobody's."""
@@ -146,6 +148,7 @@ class Leases:
 
     async def settle(self) -> None:
         """Give up the leases that are on record no more, and tell servers names that became known."""
+        await self._record_prolonged()
         before = self._held - self._wished
         recorded = await self._worker.run(self._engine.recorded)
         known = {record.lease.request.key: record for record in recorded.leases}
@@ -153,6 +156,7 @@ class Leases:
             await self._clients.release(key, tell=key not in self._kept)
             self._held.discard(key)
             self._kept.discard(key)
+            self._recorded.pop(key, None)
         if not known:
             return
         docker = [ep for ep in recorded.endpoints if ep.placement is Placement.HANDOVER]
@@ -163,10 +167,28 @@ class Leases:
             if name and key in current and current[key].request.hostname != name:
                 self._clients.update(replace(current[key].request, hostname=name))
 
+    async def _record_prolonged(self) -> None:
+        """All at once: a thousand leases of a minute are prolonged 33 times a second.
+
+        Who is killed before asks the server a little earlier than needed.
+        """
+        prolonged, self._prolonged = self._prolonged, {}
+        if prolonged:
+            await self._worker.run(lambda: self._engine.prolong(tuple(prolonged.values())))
+
     def _changed(self, lease: Lease) -> None:
-        self._later(lease.request.key, lambda: self._engine.renew(lease))
+        key = lease.request.key
+        before = self._recorded.get(key)
+        if before is not None and key not in self._saves and replace(lease, acquired=before.acquired) == before:
+            self._prolonged[key] = lease
+            return
+        self._recorded[key] = lease
+        self._prolonged.pop(key, None)
+        self._later(key, lambda: self._engine.renew(lease))
 
     def _lost(self, lease: Lease, why: str) -> None:
+        self._recorded.pop(lease.request.key, None)
+        self._prolonged.pop(lease.request.key, None)
         self._later(lease.request.key, lambda: self._engine.lose(lease, why))
 
     def _later(self, key: str, verb: Callable[[], str]) -> None:

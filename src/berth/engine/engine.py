@@ -152,6 +152,10 @@ class Engine:
         """Record a lease that was renewed and carry its changes to the sandbox; what there is to tell of it."""
         return leases.renew(self._parts, lease)
 
+    def prolong(self, several: Sequence[Lease]) -> None:
+        """Record leases of which nothing has changed but their end."""
+        leases.prolong(self._parts, several)
+
     def lose(self, lease: Lease, why: str) -> str:
         """Record that a lease has ended; what there is to tell of it."""
         return leases.lost(self._parts, lease, why)

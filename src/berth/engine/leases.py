@@ -198,6 +198,15 @@ def renew(parts: Parts, lease: Lease) -> str:
         return _said(ep, record, lease) + _carry(parts, net, ep, after, new, way_out=record.way_out)
 
 
+def prolong(parts: Parts, several: Sequence[Lease]) -> None:
+    """Record leases that go on as they were; one that is on record otherwise, or no more, is left."""
+    with parts.changing(), parts.store.write() as tx:
+        for lease in several:
+            record = tx.lease(lease.request.key)
+            if record is not None and replace(record.lease, acquired=lease.acquired) == lease:
+                tx.save_lease(replace(record, lease=lease))
+
+
 def _said(ep: Endpoint, record: LeaseRecord, lease: Lease) -> str:
     before, now = record.lease.address.ip, lease.address.ip
     who = "a router" if lease.slaac else "the DHCP server"

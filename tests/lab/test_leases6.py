@@ -160,7 +160,7 @@ def test_addresses_outlive_the_daemon(ground: Ground, keeper: Keeper, radvd: Rad
     addresses = ground.attach("lan", "web")
     router = ground.defaults("web", 6)
     getattr(keeper, end)()
-    assert ground.pings(("laptop", addresses[1])) == []
+    until(lambda: ground.pings(("laptop", addresses[1])) == [])
     radvd()
     keeper.start()
     assert held(ground) == [addresses[1]]

@@ -61,7 +61,8 @@ def test_four_hosts_at_once_some_killed(etcd: Cluster, host: MakeHost, tmp_path:
             until(lambda n=name, w=wanted: (tmp_path / f"{n}.out").read_bytes().count(b"\n") >= w, 60)  # type: ignore[misc]
             processes[name].kill()
         for name, process in processes.items():
-            assert process.wait(90) == (-9 if name in "cd" else 0)
+            # One of them may have been done before it could be killed.
+            assert process.wait(90) in ((-9, 0) if name in "cd" else (0,))
     finally:
         for process in processes.values():
             process.kill()

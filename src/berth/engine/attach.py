@@ -53,7 +53,7 @@ class _Place:
 
 def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
     """Give a sandbox an address and a cable on a network, or do nothing at all."""
-    if (ahead := vetting.ahead(parts, request)) is not None and not dry_run:
+    if not dry_run and (ahead := vetting.ahead(parts, request)) is not None:
         vetting.ask(parts, ahead.net, ahead.addresses, ahead.mine)  # before the lock: it takes a while
     try:
         return _attach(parts, request, dry_run=dry_run)

@@ -52,7 +52,7 @@ class Engine:
 
     def unexplored(self) -> Sequence[Network]:
         """The LANs whose DHCP servers nobody has asked."""
-        return served.unexplored(self._parts)
+        return served.unexplored(self.recorded().networks)
 
     def served(self, net: Network) -> Sequence[Served]:
         """What the DHCP servers of a network's LAN give: takes up to 4.5 s, and needs neither lock nor store."""

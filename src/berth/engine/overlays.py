@@ -25,14 +25,14 @@ def examine(parts: Parts) -> Spanned:
             return Spanned()
         networks = [net for net in tx.networks() if net.scope == "global"]
         host = parts.facts(*networks)
-        misfits = tuple(why for net in networks if (why := parts.spanning.misfit(net, host)))
+        why = {net.id: parts.spanning.misfit(net, host) for net in networks}
         names = {node.host.id: node.host.name for node in nodes}
         found: dict[tuple[str, int], Peer] = {}
         for net in networks:
             # What is encrypted goes by link-local addresses, which cannot be asked from outside of them.
-            if not net.encrypt and not parts.spanning.misfit(net, host):
+            if not net.encrypt and not why[net.id]:
                 _add(parts, tx, parts.spanning.placed(net, host), names, found)
-    return Spanned(tuple(found.values()), misfits, nodes)
+    return Spanned(tuple(found.values()), tuple(filter(None, why.values())), nodes)
 
 
 def _add(parts: Parts, tx: Tx, net: Network, names: dict[str, str], found: dict[tuple[str, int], Peer]) -> None:

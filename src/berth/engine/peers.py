@@ -68,6 +68,14 @@ def _told(net: Network) -> frozenset[str]:
     return frozenset({net.tunnel} if net.seal is None else {net.tunnel, net.seal.link})
 
 
+def _placed(parts: Parts, networks: Sequence[Network]) -> dict[str, Network]:
+    """Networks over several hosts as they are here, by id, without those that cannot be; the host is looked at once."""
+    if not networks:
+        return {}
+    host = parts.facts(*networks)
+    return {net.id: parts.spanning.placed(net, host) for net in networks if not parts.spanning.misfit(net, host)}
+
+
 def settle(parts: Parts, networks: frozenset[str] | None = None) -> Plan:
     """Bring what the kernel knows of other hosts' endpoints in line with the store: nothing stays that is gone there.
 
@@ -82,18 +90,18 @@ def settle_held(parts: Parts, networks: frozenset[str] | None) -> Plan:
     """`settle`, by who has the lock."""
     with parts.store.read() as tx:
         found = [net for net in tx.networks() if net.scope == "global" and (networks is None or net.id in networks)]
-        known = [(parts.placed(net), elsewhere(parts, tx, net)) for net in found]
+        known = [(net, elsewhere(parts, tx, net)) for net in found]
         hosts = _hosts(tx, found)
         _be_sure(tx)
         revision = tx.revision
     ops: list[Op] = []
     for gone in parts.following.networks.keys() - {net.id for net in found} if networks is None else networks:
         parts.following.forget(gone)
-    host = parts.kernel.host() if known else None
+    placed = _placed(parts, found)
     failed: list[BerthError] = []
-    for net, others in known:
-        parts.following.forget(net.id)
-        if host is not None and parts.spanning.misfit(net, host):
+    for asked, others in known:
+        parts.following.forget(asked.id)
+        if (net := placed.get(asked.id)) is None:
             continue
         try:
             ops += _settle_one(parts, net, others, hosts).ops
@@ -169,12 +177,13 @@ def audit(parts: Parts) -> Plan:
     """Compare the kernel with what was heard of the networks that are followed; what had to be put right."""
     with parts.changing():
         ops: list[Op] = []
-        host = parts.kernel.host()
-        for followed in list(parts.following.networks.values()):
-            if parts.spanning.misfit(followed.net, host):
+        every = list(parts.following.networks.values())
+        placed = _placed(parts, [followed.net for followed in every])
+        for followed in every:
+            if followed.net.id not in placed:
                 parts.following.forget(followed.net.id)
                 continue
-            followed.net = parts.placed(followed.net)
+            followed.net = placed[followed.net.id]
             ops += _settle_one(parts, followed.net, followed.others.values(), followed.hosts).ops
         return Plan(tuple(ops))
 
@@ -187,11 +196,12 @@ def made(parts: Parts, net: Network, *, dry_run: bool) -> Network:
     """
     if net.scope == "local":
         return net
-    if why := parts.spanning.misfit(net, parts.kernel.host()):
-        raise Taken(f"{why}: make a network with another --subnet, or renumber what is there")
     if (followed := parts.following.networks.get(net.id)) is not None and _stands(parts, followed.net):
         return followed.net
-    placed = parts.placed(net)
+    host = parts.facts(net)
+    if why := parts.spanning.misfit(net, host):
+        raise Taken(f"{why}: make a network with another --subnet, or renumber what is there")
+    placed = parts.spanning.placed(net, host)
     if not placed.local:
         where = f"underlay {net.underlay}" if net.underlay else "way out"
         raise NotFound(
@@ -274,10 +284,7 @@ def all_of(parts: Parts, tx: Tx, networks: Iterable[Network]) -> set[Obj]:
     known = {obj for each in followed for obj in want(parts, each.net, each.others.values())}
     known |= {obj for each in followed for obj in _themselves(parts, each.net, each.hosts)}
     rest = [net for net in spanning if net.id not in parts.following.networks]
-    host = parts.facts(*rest) if rest else None
-    placed = [
-        parts.spanning.placed(net, host) for net in rest if host is not None and not parts.spanning.misfit(net, host)
-    ]
+    placed = _placed(parts, rest).values()
     return known | _asked_for(parts, tx, placed) if placed else known
 
 

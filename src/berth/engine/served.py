@@ -5,7 +5,7 @@ To ask takes up to 4.5 s, so nobody does while he holds the state lock, nor on t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from berth.engine.parts import Parts
@@ -37,10 +37,9 @@ def explored(parts: Parts, asked: NetworkSpec) -> NetworkSpec:
     return asked if quiet or not reached else replace(asked, served=tuple(parts.lan.served(bridge)))
 
 
-def unexplored(parts: Parts) -> Sequence[Network]:
+def unexplored(networks: Iterable[Network]) -> Sequence[Network]:
     """The LANs whose servers nobody has asked yet: Docker's networks, which are made while Docker waits."""
-    with parts.store.read() as tx:
-        return [net for net in tx.networks() if net.vets and net.served is None]
+    return [net for net in networks if net.vets and net.served is None]
 
 
 def learn(parts: Parts, identity: str, served: Sequence[Served]) -> Sequence[str]:

@@ -229,8 +229,8 @@ def test_a_manager_that_takes_the_nic_for_its_own(both: Ground, root: Path) -> N
 
 
 def test_docker_has_left_rules_in_the_other_iptables(both: Ground) -> None:
-    made = "-N DOCKER; {0} -A FORWARD -o docker0 -j DOCKER; {0} -A FORWARD -o docker0 -j ACCEPT"
-    both.sh("; ".join(f"{tool} {made.format(tool)}" for tool in ("iptables-nft", "iptables-legacy")))
+    made = "{0} -N DOCKER && {0} -A FORWARD -o docker0 -j DOCKER && {0} -A FORWARD -o docker0 -j ACCEPT"
+    both.sh(" && ".join(made.format(tool) for tool in ("iptables-nft", "iptables-legacy")))
     try:
         finding = only(both, "docker-backend-changed")
         assert "iptables-legacy" in finding["message"] and finding["command"]

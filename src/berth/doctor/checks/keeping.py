@@ -60,4 +60,4 @@ def docker_backend_changed(facts: Facts) -> Iterator[Finding]:
 def _clear(left: str, tool: str) -> str:
     """Load the rules again without Docker's: its chains, those of its bridge, and its policy."""
     tool = f"{tool}{left.removeprefix('iptables')}"
-    return f"{tool}-save | sed '/docker/Id; s/^:FORWARD DROP/:FORWARD ACCEPT/' | {tool}-restore"
+    return f"{tool}-save | sed '/docker/Id; s/^:FORWARD DROP/:FORWARD ACCEPT/' | {tool}-restore -w"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import inf
 
 from berth.daemon.attempt import attempt
 from berth.daemon.worker import Worker
@@ -35,6 +36,8 @@ from berth.model import (
 from berth.seams import LeaseClients, MakeClients, Outcome
 
 _ROUND = 2  # seconds
+_RECORD = 10  # seconds that leases which only go on may wait to be recorded; of short ones
+_PART = 1 / 8  # of their time
 _PATIENCE = 8  # seconds for a server to give a lease: Docker's own patience is 30, and it asks for several in a row
 _THOROUGH = 8  # more, where the LAN is asked as thoroughly as RFC 5227 has it
 log = logging.getLogger("berth")
@@ -54,6 +57,7 @@ class Leases:
         self._saves: dict[str, asyncio.Task[None]] = {}
         self._recorded: dict[str, Lease] = {}  # by key, as the engine was told last
         self._prolonged: dict[str, Lease] = {}  # since then, and nothing else
+        self._due = inf  # when they are to be recorded: seconds of the monotonic clock
 
     async def run(self) -> None:
         """Go on with what is on record, then see now and again which leases have become nobody's."""
@@ -168,19 +172,21 @@ class Leases:
                 self._clients.update(replace(current[key].request, hostname=name))
 
     async def _record_prolonged(self) -> None:
-        """All at once: a thousand leases of a minute are prolonged 33 times a second.
+        """All at once: a thousand leases of a minute are prolonged 33 times a second, and who reads reads all again.
 
         Who is killed before asks the server a little earlier than needed.
         """
-        prolonged, self._prolonged = self._prolonged, {}
-        if prolonged:
-            await self._worker.run(lambda: self._engine.prolong(tuple(prolonged.values())))
+        if time.monotonic() < self._due:
+            return
+        prolonged, self._prolonged, self._due = self._prolonged, {}, inf
+        await self._worker.run(lambda: self._engine.prolong(tuple(prolonged.values())))
 
     def _changed(self, lease: Lease) -> None:
         key = lease.request.key
         before = self._recorded.get(key)
         if before is not None and key not in self._saves and replace(lease, acquired=before.acquired) == before:
             self._prolonged[key] = lease
+            self._due = min(self._due, time.monotonic() + min(_RECORD, lease.lifetime * _PART))
             return
         self._recorded[key] = lease
         self._prolonged.pop(key, None)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from berth import wire
+from berth.daemon.pace import Pace
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.engine.recorded import Recorded
@@ -25,7 +26,7 @@ from berth.names.responder import GROUPS, PORT, Responder
 from berth.names.server import Server
 from berth.names.upstream import Upstream
 
-_ROUND = 2  # seconds between looks
+_ROUND = 2  # seconds between looks, at least
 _BREATH = 0.05  # seconds between a change and a look at all of them
 _RESOLV_CONF = Path("/etc/resolv.conf")
 log = logging.getLogger("berth")
@@ -37,6 +38,7 @@ class Names:
     def __init__(self, engine: Engine, worker: Worker) -> None:
         self._engine = engine
         self._worker = worker
+        self._pace = Pace(_ROUND)
         self._networks: dict[str, Network] = {}
         self._endpoints: dict[str, Endpoint] = {}
         self._known: Recorded | None = None  # the records as they were when all of it was arranged
@@ -64,7 +66,7 @@ class Names:
                 except Exception:
                     log.exception("names")
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), _ROUND)
+                    await asyncio.wait_for(self._changed.wait(), self._pace.pause)
                     await asyncio.sleep(_BREATH)
         finally:
             for server, _ in self._served.values():
@@ -109,7 +111,8 @@ class Names:
         if self._moved:
             await self._learn_of_others()
         self._servers = _nameservers()
-        self._arrange(self._wanted)
+        with self._pace:
+            self._arrange(self._wanted)
 
     async def _learn_of_others(self) -> None:
         """While nobody can be asked, what was known last is the best there is."""

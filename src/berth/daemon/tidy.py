@@ -15,12 +15,13 @@ from contextlib import suppress
 from typing import Any
 
 from berth.daemon.attempt import attempt
+from berth.daemon.pace import Pace
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import NotFound
 from berth.plugins.docker.names import ask
 
-_ROUND = 10  # seconds
+_ROUND = 10  # seconds, at least
 _FORGOTTEN = 30  # seconds for which something has to look forgotten
 _BREATH = 0.03  # seconds between a change of the firewall by somebody else and a look at it
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
@@ -35,6 +36,7 @@ class Tidy:
     def __init__(self, engine: Engine, worker: Worker) -> None:
         self._engine = engine
         self._worker = worker
+        self._pace = Pace(_ROUND)
         self._suspects: dict[str, float] = {}  # since when, by endpoint
         self._loop = asyncio.get_running_loop()
         self._again = False  # the firewall has changed since it was looked at
@@ -114,8 +116,8 @@ class Tidy:
         """Once everything, then a round now and again."""
         await attempt(self._worker.run(self._start))
         while True:
-            await asyncio.sleep(_ROUND)
-            await attempt(self._worker.run(self.round))
+            await asyncio.sleep(self._pace.pause)
+            await attempt(self._worker.run(self._paced))
 
     def _start(self) -> None:
         outcome = self._engine.reconcile()
@@ -130,6 +132,10 @@ class Tidy:
     def _refresh(self) -> None:
         for op in self._engine.refresh().ops:
             log.info("%s", str(op).splitlines()[0])
+
+    def _paced(self) -> None:
+        with self._pace:
+            self.round()
 
     def round(self) -> None:
         """Make what is missing, and drop what has been suspect for long enough."""

@@ -8,13 +8,11 @@ then (a transaction) carries a token by which its caller knows it again.
 from __future__ import annotations
 
 import base64
-import contextlib
 import http.client
 import json
 import socket
 import ssl
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -108,7 +106,7 @@ class Gateway:
         self._tls = _context(where) if where.tls else None
         self._link: http.client.HTTPConnection | None = None
         self._at = 0
-        self._token = ""
+        self.token = ""  # of the user's; "" for none
         self._away = False  # nobody answered the last call
 
     def close(self) -> None:
@@ -116,6 +114,26 @@ class Gateway:
         if self._link is not None:
             self._link.close()
             self._link = None
+
+    @property
+    def place(self) -> tuple[str, int]:
+        """The member that is asked."""
+        return self.where.endpoints[self._at % len(self.where.endpoints)]
+
+    def dial(self, protocol: str) -> socket.socket:
+        """A connection of the caller's own to that member, for another protocol (RFC 7301). Raises `OSError`."""
+        host, port = self.place
+        sock = socket.create_connection((host, port), _ANSWER)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self.where.tls:
+            return sock
+        context = _context(self.where)
+        context.set_alpn_protocols([protocol])
+        try:
+            return context.wrap_socket(sock, server_hostname=host)
+        except BaseException:
+            sock.close()
+            raise
 
     def call(self, path: str, message: Json) -> Json:
         """Ask any member. Raises `Away`, `Compacted`, `Denied`, or `Refused` with what etcd says."""
@@ -125,16 +143,16 @@ class Gateway:
             for _ in self.where.endpoints:
                 try:
                     return self._authenticated(path, body)
-                except (OSError, http.client.HTTPException, _Failing) as error:
-                    self._next()
-                    reason = _reason(error)
+                except (OSError, http.client.HTTPException, Failing) as error:
+                    self.next()
+                    why = reason(error)
             if time.monotonic() >= until:
                 self._away = True
-                raise Away(f"etcd at {self.where.url} does not answer ({reason}): nothing that hosts share can change")
+                raise Away(f"etcd at {self.where.url} does not answer ({why}): nothing that hosts share can change")
             time.sleep(_PAUSE)
 
     def _authenticated(self, path: str, body: bytes) -> Json:
-        if self.where.user and not self._token:
+        if self.where.user and not self.token:
             self._login()
         try:
             return self._ask(path, body)
@@ -147,9 +165,9 @@ class Gateway:
             return self._ask(path, body)
 
     def _login(self) -> None:
-        self._token = ""
+        self.token = ""
         login = json.dumps({"name": self.where.user, "password": self.where.password}).encode()
-        self._token = self._ask("/v3/auth/authenticate", login)["token"]
+        self.token = self._ask("/v3/auth/authenticate", login)["token"]
 
     def _ask(self, path: str, body: bytes) -> Json:
         link = self._connected()
@@ -159,7 +177,7 @@ class Gateway:
         try:
             answer: Json = json.loads(text or b"{}")
         except ValueError:
-            kind = _Failing if response.status >= _SERVER_ERROR else Refused
+            kind = Failing if response.status >= _SERVER_ERROR else Refused
             raise kind(f"etcd at {self.where.url}: {text.decode(errors='replace').strip()[:200]}") from None
         self._check(answer)
         if self._away:
@@ -181,11 +199,11 @@ class Gateway:
         if "permission denied" in text or "authentication failed" in text:
             raise Denied(f"etcd at {self.where.url} does not let user {self.where.user!r} in: {text}")
         if code in _FAILED:
-            raise _Failing(text)
+            raise Failing(text)
         raise Refused(f"etcd at {self.where.url}: {text}")
 
     def _headers(self) -> dict[str, str]:
-        return {"Authorization": self._token} if self._token else {}
+        return {"Authorization": self.token} if self.token else {}
 
     def _connected(self) -> http.client.HTTPConnection:
         if self._link is None:
@@ -193,7 +211,7 @@ class Gateway:
         return self._link
 
     def _connection(self, timeout: float) -> http.client.HTTPConnection:
-        host, port = self.where.endpoints[self._at % len(self.where.endpoints)]
+        host, port = self.place
         if self._tls is not None:
             link: http.client.HTTPConnection = http.client.HTTPSConnection(
                 host, port, timeout=timeout, context=self._tls
@@ -205,44 +223,13 @@ class Gateway:
         link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return link
 
-    def _next(self) -> None:
+    def next(self) -> None:
+        """Hang up, and ask another member from now on."""
         self.close()
         self._at += 1
 
-    def watch(self, prefix: bytes, revision: int, opened: list[socket.socket]) -> Iterator[Json]:
-        """What happens below a prefix from a revision on, without end: each message's `result`.
 
-        `opened` gets the socket, so that another thread can end the waiting by shutting it down.
-        Raises `Compacted`, `Away` when the member goes, and what `call` raises.
-        """
-        start: Json = {"key": b64(prefix), "range_end": b64(after(prefix)), "start_revision": str(revision)}
-        try:
-            self._link = link = self._connection(_ANSWER)
-            _keep_alive(link.sock)
-            opened[:] = [link.sock]
-            link.request("POST", "/v3/watch", json.dumps({"create_request": start}), self._headers())
-            answer = link.getresponse()
-            link.sock.settimeout(None)
-            while line := answer.readline():
-                yield self._result(json.loads(line))
-            raise _Failing("the connection was closed")
-        except (OSError, http.client.HTTPException, ValueError, AttributeError, _Failing) as error:
-            self._next()
-            raise Away(f"etcd at {self.where.url} does not answer ({_reason(error)})") from None
-
-    def _result(self, message: Json) -> Json:
-        if "error" in message:
-            error = message["error"]
-            self._check(error if isinstance(error, dict) else message)
-        result: Json = message["result"]
-        if result.get("canceled"):
-            if int(result.get("compact_revision", 0)):
-                raise Compacted(f"etcd at {self.where.url} no longer keeps revision {result['compact_revision']}")
-            raise _Failing(result.get("cancel_reason", "the watch was cancelled"))
-        return result
-
-
-class _Failing(Exception):
+class Failing(Exception):
     """This member cannot answer now."""
 
 
@@ -250,7 +237,7 @@ class _Unknown(Exception):
     """Who asks has no valid token."""
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
@@ -261,17 +248,5 @@ def _context(where: Members) -> ssl.SSLContext:
             context.load_cert_chain(where.cert, where.key or None)
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(filter(None, (where.ca, where.cert, where.key)))
-        raise Invalid(f"cannot use {files} for {where.url}: {_reason(error)}") from None
+        raise Invalid(f"cannot use {files} for {where.url}: {reason(error)}") from None
     return context
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """A watch may have nothing to say for days: so the kernel asks whether the member is still there."""
-    for level, option, value in (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3),
-        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
-    ):
-        with contextlib.suppress(OSError):
-            sock.setsockopt(level, option, value)

@@ -7,13 +7,13 @@ import logging
 import socket
 import threading
 import time
-from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from berth import schema
 from berth.errors import BerthError
 from berth.seams import Heard, Turn
-from berth.store.gateway import Compacted, Gateway, Json, b64
+from berth.store.feed import Change, watch
+from berth.store.gateway import Compacted, Gateway, b64
 
 _PAUSE = 0.2  # seconds between two tries
 log = logging.getLogger("berth")
@@ -47,12 +47,12 @@ class Watcher:
         while not self._stopped.is_set():
             try:
                 self._resume()
-                for result in self._gateway.watch(self._prefix.encode(), self._next, self._opened):
+                for news in watch(self._gateway, self._prefix.encode(), self._next, self._opened):
                     told = ""
                     if self._stopped.is_set():
                         break
-                    self.heard = time.time(), int(result["header"]["revision"])
-                    self._hear(result.get("events", []))
+                    self.heard = time.time(), news.revision
+                    self._hear(news.changes)
             except Compacted:
                 self._next = 0
             except BerthError as error:
@@ -73,11 +73,11 @@ class Watcher:
             self._next = now + 1
             self._changed(Heard())
 
-    def _hear(self, events: list[Json]) -> None:
+    def _hear(self, changes: Sequence[Change]) -> None:
         hosts, made, turns = False, set[str](), dict[str, Turn]()
-        for event in events:
-            kind, _, rest = b64decode(event["kv"]["key"]).decode()[len(self._prefix) :].partition("/")
-            self._next = max(self._next, int(event["kv"]["mod_revision"]) + 1)
+        for change in changes:
+            kind, _, rest = change.key.decode()[len(self._prefix) :].partition("/")
+            self._next = max(self._next, change.revision + 1)
             network, _, identity = rest.partition("/")
             match kind:
                 case "host":
@@ -85,8 +85,7 @@ class Watcher:
                 case "network":
                     made.add(network)
                 case "endpoint":
-                    gone = event.get("type") == "DELETE"
-                    ep = None if gone else schema.load_endpoint(b64decode(event["kv"]["value"]))
+                    ep = None if change.gone else schema.load_endpoint(change.value)
                     turns[identity] = Turn(network, identity, ep)
         if hosts or made or turns:
             self._changed(Heard(self._next - 1, hosts, frozenset(made), tuple(turns.values())))

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 
 from berth.lan.dhcp.messages import Malformed, Message, Option
-from berth.model import Lease, LeaseRequest, StaticRoute
+from berth.model import Address, Lease, LeaseRequest, StaticRoute
 
 FOREVER = 0xFFFF_FFFF
 _SMALLEST_MTU, _LARGEST_MTU = 576, 65_535  # RFC 2132 5.1 allows 68; nobody means it
+_REMEMBERED = 4096  # terms
+_NOBODY = LeaseRequest("", "", "", b"")
 _NAME = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9_-]{1,63}(?<!-))*", re.ASCII)
 
 
@@ -20,37 +24,40 @@ def lease(request: LeaseRequest, message: Message, acquired: float, mac: str = "
     What one needs to live (address, mask, server, lifetime) must be right, and is said why not by `Malformed`. Anything
     else that makes no sense is left out: a lease without DNS is better than none.
     """
-    options = message.options
     if message.server is None or not _is_host(message.server):
         raise Malformed("it does not say which server it is from")
-    address = _address(message)
+    given = _given(message.yiaddr, tuple(message.options.items()))
+    return replace(given, request=request, acquired=acquired, server_mac=mac)
+
+
+@lru_cache(_REMEMBERED)
+def _given(ip: Address, said: tuple[tuple[int, bytes], ...]) -> Lease:
+    """What is given, whoever asked and whenever: a server that prolongs a lease says the same again."""
+    options = dict(said)
+    address = _address(ip, options.get(Option.MASK, b""))
     lifetime = _seconds(options, Option.LIFETIME)
     if not lifetime:
         raise Malformed(f"it gives {address.ip} for no time")
     routes = _routes(options.get(Option.ROUTES, b""))
-    router = None if routes else _router(address, options)
     t1, t2 = _timers(options, lifetime)
     return Lease(
-        request,
+        _NOBODY,
         address,
-        message.server.packed,
-        router,
+        options[Option.SERVER],
+        None if routes else _router(address, options),
         _addresses(options, Option.DNS),
         _domain(options.get(Option.DOMAIN, b"")),
         search_list(options.get(Option.SEARCH, b"")),
         _mtu(options.get(Option.MTU, b"")),
         routes,
         _addresses(options, Option.NTP),
-        acquired,
-        lifetime,
-        t1,
-        t2,
-        mac,
+        lifetime=lifetime,
+        t1=t1,
+        t2=t2,
     )
 
 
-def _address(message: Message) -> IPv4Interface:
-    ip, mask = message.yiaddr, message.options.get(Option.MASK, b"")
+def _address(ip: Address, mask: bytes) -> IPv4Interface:
     if not isinstance(ip, IPv4Address) or not _is_host(ip):
         raise Malformed(f"it gives {ip}, which no machine can have")
     if len(mask) != 4:

@@ -17,6 +17,19 @@ from berth.errors import Unsupported
 from berth.lab.session import Lab
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _legacy_lock() -> Iterator[None]:
+    """The lock of the legacy iptables is a file, one for all network namespaces: each worker has its own.
+
+    Without -w, who finds it taken fails.
+    """
+    lock = Path(f"/run/xtables.{os.getpid()}.lock")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XTABLES_LOCKFILE", str(lock))
+        yield
+    lock.unlink(missing_ok=True)
+
+
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """The default lab, under a name of its own: see `Lab` for `run`, `popen`, `sandbox` and `berth`."""

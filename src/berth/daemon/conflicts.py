@@ -65,7 +65,7 @@ class Conflicts:
 
     def _know(self, records: Recorded) -> None:
         """Which LANs there are, and which endpoints on them."""
-        if records is self._known:
+        if self._known and records.networks is self._known.networks and records.endpoints is self._known.endpoints:
             return
         lans = {net.id: net.bridge for net in records.networks if net.vets}
         macs: dict[tuple[str, Address], set[str]] = {}

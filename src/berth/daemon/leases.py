@@ -37,7 +37,7 @@ from berth.seams import LeaseClients, MakeClients, Outcome
 
 _ROUND = 2  # seconds
 _RECORD = 10  # seconds that leases which only go on may wait to be recorded; of short ones
-_PART = 1 / 8  # of their time
+_PART = 1 / 6  # of their time
 _PATIENCE = 8  # seconds for a server to give a lease: Docker's own patience is 30, and it asks for several in a row
 _THOROUGH = 8  # more, where the LAN is asked as thoroughly as RFC 5227 has it
 log = logging.getLogger("berth")

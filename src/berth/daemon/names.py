@@ -41,7 +41,8 @@ class Names:
         self._pace = Pace(_ROUND)
         self._networks: dict[str, Network] = {}
         self._endpoints: dict[str, Endpoint] = {}
-        self._known: Recorded | None = None  # the records as they were when all of it was arranged
+        self._known = Recorded()  # the records as they were when all of it was arranged
+        self._stale = True  # something was arranged since without them
         self._wanted: frozenset[Place] = frozenset()
         self._elsewhere: tuple[Endpoint, ...] = ()  # on other hosts
         self._moved = True  # there may be others there by now
@@ -101,8 +102,8 @@ class Names:
         """Read all there is, and make it so."""
         self._changed.clear()
         known = await self._worker.run(self._engine.recorded)
-        if known is not self._known:
-            self._known = known
+        if self._stale or known.networks is not self._known.networks or known.endpoints is not self._known.endpoints:
+            self._known, self._stale = known, False
             self._networks = {net.id: net for net in known.networks}
             self._endpoints = {ep.id: ep for ep in known.endpoints}
             self._views.clear()
@@ -138,6 +139,7 @@ class Names:
 
     def _rearrange(self, paths: Set[str]) -> None:
         """The same where endpoints of these sandboxes have come or gone: an attach shall not take longer for others."""
+        self._stale = True
         self._views.clear()
         there = [ep for ep in self._endpoints.values() if ep.sandbox.path in paths]
         wanted = {place for place in places(self._networks.values(), there) if place.ns}

@@ -27,12 +27,22 @@ class Recent:
         self._known = Recorded()
 
     def read(self) -> Recorded:
-        """The very same value as the last time where nothing was written since. Raises what a transaction raises."""
+        """The very same value as the last time where nothing was written since, else the same parts of it where equal.
+
+        Raises what a transaction raises.
+        """
         mark = self._store.mark()
         if self._mark is not None and mark == self._mark:
             return self._known
+        last = self._known
         with self._store.read() as tx:
-            found = Recorded(tx.networks(), tx.endpoints(), tx.leases())
+            networks, endpoints, leases = tx.networks(), tx.endpoints(), tx.leases()
+        # Most of what is written is that leases go on.
+        found = Recorded(
+            last.networks if networks == last.networks else networks,
+            last.endpoints if endpoints == last.endpoints else endpoints,
+            leases,
+        )
         # What was written while it was read may be in it or not: then it is read once more the next time.
         self._mark = mark if mark == self._store.mark() else None
         self._known = found

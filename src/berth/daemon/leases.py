@@ -82,9 +82,9 @@ class Leases:
 
     async def attach(self, asked: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
         """Plug a sandbox into a network, with leases where they are wanted. Raises as `Engine.attach` does."""
-        request, wanted = await self._worker.run(lambda: self._engine.wanted(asked))
+        request, wanted, ahead = await self._worker.run(lambda: self._engine.wanted(asked))
         if not wanted:
-            if not dry_run and (ahead := await self._worker.run(lambda: self._engine.ahead(request))) is not None:
+            if not dry_run and ahead is not None:
                 await asyncio.to_thread(self._engine.vet, ahead)  # it waits for answers, and no verb shall
             return await self._worker.run(lambda: self._engine.attach(asked, dry_run=dry_run))
         if dry_run:

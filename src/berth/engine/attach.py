@@ -41,6 +41,14 @@ class _DryRun(Exception):
     """Leaves a transaction without keeping anything of it."""
 
 
+class _Unasked(Exception):
+    """The LAN has to be asked for these addresses first."""
+
+    def __init__(self, ahead: vetting.Candidates) -> None:
+        super().__init__(ahead)
+        self.ahead = ahead
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """What is known of a sandbox before it is changed."""
@@ -53,14 +61,12 @@ class _Place:
 
 def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
     """Give a sandbox an address and a cable on a network, or do nothing at all."""
-    if not dry_run and (ahead := vetting.ahead(parts, request)) is not None:
-        vetting.ask(parts, ahead.net, ahead.addresses, ahead.mine)  # before the lock: it takes a while
     try:
-        return _attach(parts, request, dry_run=dry_run)
+        return _attach_asked(parts, request, dry_run=dry_run)
     except Taken:
         if not _drop_forgotten(parts, request):
             raise
-    return _attach(parts, request, dry_run=dry_run)
+    return _attach_asked(parts, request, dry_run=dry_run)
 
 
 def _drop_forgotten(parts: Parts, request: AttachRequest) -> bool:
@@ -79,18 +85,32 @@ def _drop_forgotten(parts: Parts, request: AttachRequest) -> bool:
     return bool(forgotten)
 
 
-def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
+def _attach_asked(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[Endpoint]:
+    """Where the LAN has to be asked for addresses first, nobody waits for the lock meanwhile: it takes a while."""
+    try:
+        return _attach(parts, request, dry_run=dry_run, asked=dry_run)
+    except _Unasked as found:
+        ahead = found.ahead
+    vetting.ask(parts, ahead.net, ahead.addresses, ahead.mine)
+    return _attach(parts, request, dry_run=dry_run, asked=True)
+
+
+def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool, asked: bool) -> Outcome[Endpoint]:
     with parts.changing():
         with parts.store.read() as tx:
             net = find(tx, request.network)
             same = tx.endpoint(request.id) if request.id else None
-        if same is not None:  # who asks chose the id: the same call once more
-            return Outcome(same, Plan())
+            if same is not None:  # who asks chose the id: the same call once more
+                return Outcome(same, Plan())
+            if not asked and (ahead := vetting.ahead(parts, tx, net, request)) is not None:
+                raise _Unasked(ahead)
         net = peers.made(parts, net, dry_run=dry_run)
         place = _hand_over(parts, request) if request.placement is Placement.HANDOVER else _place(parts, net, request)
         held = vetting.vet(parts, net, request)
         try:
             with parts.store.write() as tx:
+                if net.scope == "global":
+                    tx.foresee(net.id, request.name or _base_name(request.sandbox), request.addresses)
                 ep, warnings = _decide(parts, tx, net, request, place, held)
                 warnings = (*warnings, *served.of_endpoint(net, ep))
                 want = parts.want_endpoint(net, ep)
@@ -232,23 +252,26 @@ def _free_ifname(prefix: str, endpoints: Sequence[Endpoint]) -> str:
 
 
 def _free_name(tx: Tx, net: Network, sandbox: str) -> str:
-    """A name after the sandbox's: the last part of a path, `pid-7` for pid:7."""
-    base = re.sub(r"[^a-zA-Z0-9_.-]+", "-", sandbox.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[:100] or "endpoint"
-    if sandbox.startswith("/proc/"):
-        base = f"pid-{sandbox.split('/')[2]}"
-    name, number = base, 1
+    """A name after the sandbox's that no other has."""
+    base = name = _base_name(sandbox)
+    number = 1
     while tx.named(net.id, name):
         number += 1
         name = f"{base}-{number}"
     return name
 
 
-def name_for(parts: Parts, net: Network, request: AttachRequest) -> str:
+def _base_name(sandbox: str) -> str:
+    """The last part of a path, `pid-7` for pid:7."""
+    base = re.sub(r"[^a-zA-Z0-9_.-]+", "-", sandbox.rstrip("/").rsplit("/", 1)[-1]).strip("-.")[:100] or "endpoint"
+    if sandbox.startswith("/proc/"):
+        base = f"pid-{sandbox.split('/')[2]}"
+    return base
+
+
+def name_for(tx: Tx, net: Network, request: AttachRequest) -> str:
     """The name that an endpoint will have, if no other takes it first."""
-    if request.name is not None:
-        return request.name
-    with parts.store.read() as tx:
-        return _free_name(tx, net, request.sandbox)
+    return _free_name(tx, net, request.sandbox) if request.name is None else request.name
 
 
 def _handed_name(tx: Tx, net: Network, request: AttachRequest) -> str:

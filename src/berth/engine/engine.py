@@ -143,10 +143,12 @@ class Engine:
         with self._parts.store.read() as tx:
             return tx.leases()
 
-    def wanted(self, request: AttachRequest) -> tuple[AttachRequest, Sequence[LeaseRequest]]:
-        """The same attach, and what to ask a server of the LAN's for first."""
-        net = self.network(request.network)
-        return leases.wanted(self._parts, net, request, attach.name_for(self._parts, net, request))
+    def wanted(self, request: AttachRequest) -> tuple[AttachRequest, Sequence[LeaseRequest], vet.Candidates | None]:
+        """The same attach, and whom to ask first: a server of the LAN's, or all of it for the addresses given next."""
+        with self._parts.store.read() as tx:
+            net = networks.find(tx, request.network)
+            asked, wanted = leases.wanted(self._parts, net, request, lambda: attach.name_for(tx, net, request))
+            return asked, wanted, None if wanted else vet.ahead(self._parts, tx, net, asked)
 
     def renew(self, lease: Lease) -> str:
         """Record a lease that was renewed and carry its changes to the sandbox; what there is to tell of it."""
@@ -190,10 +192,6 @@ class Engine:
     def candidates(self) -> Sequence[vet.Candidates]:
         """The addresses of LANs that are worth asking for ahead of their use."""
         return vet.candidates(self._parts)
-
-    def ahead(self, request: AttachRequest) -> vet.Candidates | None:
-        """The addresses that an attach is about to give, where the LAN has to be asked for them first."""
-        return vet.ahead(self._parts, request)
 
     def vet(self, ahead: vet.Candidates) -> None:
         """Ask for them: takes 0.2 s or more, and may be done while another thread carries out a verb."""

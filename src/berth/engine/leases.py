@@ -6,7 +6,7 @@ Asking takes seconds, so no verb waits for it: whoever keeps the leases (the dae
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from ipaddress import ip_interface
@@ -67,17 +67,18 @@ def advertised(net: Network, request: AttachRequest) -> bool:
 
 
 def wanted(
-    parts: Parts, net: Network, request: AttachRequest, name: str
+    parts: Parts, net: Network, request: AttachRequest, choose: Callable[[], str]
 ) -> tuple[AttachRequest, tuple[LeaseRequest, ...]]:
     """An attach with id and MAC decided, and what to ask a server for before; nothing where no lease is wanted.
 
+    `choose` gives the name that the endpoint will have.
     The MAC and the client's id follow from host, network and name: who is made anew is given the same address.
     """
     found = versions(net, request)
     if not found:
         return request, ()
+    name, identity = choose(), parts.identity()
     mac = request.mac or net.mac_for(name, ())
-    identity = parts.identity()
     asked = replace(request, id=identity, name=name, mac=mac)
     return asked, tuple(
         LeaseRequest(

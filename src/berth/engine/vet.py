@@ -46,19 +46,17 @@ def vet(parts: Parts, net: Network, request: AttachRequest) -> frozenset[Address
     return choose_free(parts, net, pools, mine)
 
 
-def ahead(parts: Parts, request: AttachRequest) -> Candidates | None:
+def ahead(parts: Parts, tx: Tx, net: Network, request: AttachRequest) -> Candidates | None:
     """What `vet` would ask the LAN for, so that it is asked while nobody holds the state lock; None: nothing."""
-    with parts.store.read() as tx:
-        net = tx.network(request.network)
-        if net is None or not net.vets or request.placement is Placement.HANDOVER:
-            return None
-        asked = [address for address in request.addresses if _to_ask(tx, net, address, request.placement)]
-        versions = {address.version for address in request.addresses} | {*leases.versions(net, request)}
-        held = parts.vetted.held(net.bridge)
-        for pool in net.pools:
-            if pool.subnet.version not in versions:
-                few = _next(tx, net, pool, held, _AHEAD)
-                asked += few if few and not parts.vetted.free(net.bridge, few[0]) else []
+    if not net.vets or request.placement is Placement.HANDOVER:
+        return None
+    asked = [address for address in request.addresses if _to_ask(tx, net, address, request.placement)]
+    versions = {address.version for address in request.addresses} | {*leases.versions(net, request)}
+    held = parts.vetted.held(net.bridge)
+    for pool in net.pools:
+        if pool.subnet.version not in versions:
+            few = _next(tx, net, pool, held, _AHEAD)
+            asked += few if few and not parts.vetted.free(net.bridge, few[0]) else []
     unknown = tuple(address for address in asked if not parts.vetted.free(net.bridge, address))
     return Candidates(net, unknown, _mine(net, request, request.addresses)) if unknown else None
 

@@ -193,6 +193,11 @@ class SharedTx(SqliteTx):
             return True
         return self._is_global(network) and self.etcd.get(f"name/{network}/{name}") is not None
 
+    def foresee(self, network: str, name: str, addresses: Sequence[Address]) -> None:
+        """Read at once what an attach to a global network asks for. Raises what `View.ask` raises."""
+        held_now = [f"held/{network}/{address}" for address in addresses]
+        self.etcd.ask(f"name/{network}/{name}", *held_now, below=(f"rest/{network}/", f"pool/{network}/"))
+
     def _is_global(self, network: str) -> bool:
         local = super().network(network)
         return (local.scope == "global") if local is not None else network in self._global()

@@ -11,6 +11,7 @@ import random
 import secrets
 import time
 from base64 import b64decode
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from berth.errors import Refused
@@ -101,14 +102,18 @@ class View:
         self._singles: dict[str, Value | None] = {}
         self._writes: dict[str, Value | None] = {}
         self._dropped: set[str] = set()
+        # Read with the lock: what every transaction needs, and what is foreseen of this one.
+        self._keys: tuple[str, ...] = (f"seen/host/{space.host}", f"drained/{space.host}")
+        self._prefixes: tuple[str, ...] = ("seen/network/",)
 
     def range(self, prefix: str) -> dict[str, Value]:
         """All below a prefix, in the order of the keys. Raises what `Gateway.call` raises."""
-        if prefix not in self._read:
-            self._read[prefix] = self._fetch(self.space.below(prefix))
+        wider = next((known for known in self._read if prefix.startswith(known)), None)
+        if wider is None:
+            self._read[wider := prefix] = self._fetch(self.space.below(prefix))
         found: dict[str, Value | None] = {}
         if not self._is_dropped(prefix):
-            found |= self._read[prefix]
+            found |= {key: value for key, value in self._read[wider].items() if key.startswith(prefix)}
         found |= {key: value for key, value in self._writes.items() if key.startswith(prefix)}
         return {key: value for key, value in sorted(found.items()) if value and not self._is_dropped(key)}
 
@@ -125,15 +130,31 @@ class View:
             self._singles[key] = self._fetch(self.space.one(key)).get(key)
         return self._singles[key]
 
-    def ask(self, *keys: str) -> None:
-        """Read keys at once that `get` will be asked for. Raises what `Gateway.call` raises."""
-        self.begin()
-        at = {"revision": str(self.revision)} if self.revision else {}
-        reads = [{"requestRange": self.space.one(key) | at} for key in keys]
-        answer = self._call("/v3/kv/txn", {"success": reads})
-        self.revision = self.revision or int(answer["header"]["revision"])
-        for key, response in zip(keys, answer["responses"], strict=True):
-            self._singles[key] = self.space.values(response["response_range"]).get(key)
+    def ask(self, *keys: str, below: Sequence[str] = ()) -> None:
+        """Read at once what `get` and `range` will be asked for; with the lock, if that is still to be taken.
+
+        Raises what `Gateway.call` raises.
+        """
+        if self.writing and not self._lock:
+            self._keys += keys
+            self._prefixes += tuple(below)
+            self.begin()
+            return
+        keys = tuple(key for key in keys if key not in self._singles)
+        if keys or below:
+            at = {"revision": str(self.revision)} if self.revision else {}
+            reads = [read | at for read in self._reads(keys, below)]
+            answer = self._call("/v3/kv/txn", {"success": [{"requestRange": read} for read in reads]})
+            self.revision = self.revision or int(answer["header"]["revision"])
+            self._learn(keys, below, answer["responses"])
+
+    def _reads(self, keys: Sequence[str], below: Sequence[str]) -> list[Json]:
+        return [*map(self.space.one, keys), *map(self.space.below, below)]
+
+    def _learn(self, keys: Sequence[str], below: Sequence[str], responses: Sequence[Json]) -> None:
+        found = [self.space.values(response["response_range"]) for response in responses]
+        self._singles |= {key: values.get(key) for key, values in zip(keys, found, strict=False)}
+        self._read |= dict(zip(below, found[len(keys) :], strict=True))
 
     def put(self, key: str, data: bytes, lease: int = 0) -> None:
         """Write a key."""
@@ -184,12 +205,12 @@ class View:
             pause = min(pause * 1.5, _PAUSES[1])
 
     def _try(self) -> bool:
-        """Take the lock, and read at once what every transaction needs."""
-        space, me = self.space, f"seen/host/{self.space.host}"
+        """Take the lock, and read at once what is needed anyway."""
+        space = self.space
         try:
             lease = space.lock_lease()
             put = {"key": b64(space.full("lock")), "value": b64(self._token.encode()), "lease": str(lease)}
-            reads = [{"requestRange": space.below("seen/network/")}, {"requestRange": space.one(me)}]
+            reads = [{"requestRange": read} for read in self._reads(self._keys, self._prefixes)]
             answer = self._call(
                 "/v3/kv/txn",
                 {
@@ -203,7 +224,7 @@ class View:
                 raise
             space.forget_lease()
             return False
-        first, networks, host = answer["responses"]
+        first, *found = answer["responses"]
         if not answer.get("succeeded"):
             # Ours after all, where the answer to the first asking was lost.
             there = space.values(first["response_range"]).get("lock")
@@ -215,8 +236,7 @@ class View:
         else:
             self._lock = int(answer["header"]["revision"])
         self.revision = int(answer["header"]["revision"])
-        self._read["seen/network/"] = space.values(networks["response_range"])
-        self._singles[me] = space.values(host["response_range"]).get(me)
+        self._learn(self._keys, self._prefixes, found)
         return True
 
     def _break(self, revision: int) -> None:

@@ -379,7 +379,10 @@ class Store(Protocol):
         ...
 
     def mark(self) -> object:
-        """What is another with whatever is written by anybody: the same twice means that nothing was in between."""
+        """What is another with whatever anybody writes: the same twice means that nothing was in between.
+
+        That is, nothing that `Tx.networks`, `Tx.endpoints` or `Tx.leases` would say, if asked for all of them.
+        """
         ...
 
     def close(self) -> None:

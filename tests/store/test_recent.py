@@ -10,6 +10,7 @@ from berth.store.sqlite import SqliteStore
 from store.cluster import Cluster
 from store.conftest import MakeHost
 from store.nouns import attach, detach, make, network
+from store.test_shared_hosts import until
 
 
 def test_what_nobody_changed_is_not_read_again(tmp_path: Path) -> None:
@@ -60,3 +61,30 @@ def test_how_it_stands_with_a_shared_store(etcd: Cluster, host: MakeHost) -> Non
     assert 0 < told.took < 10 and abs(told.answered - time.time()) < 60 and abs(told.heard - time.time()) < 60
     assert told.revision >= told.heard_revision > 0
     stop()
+
+
+def test_who_watches_asks_nobody(own_etcd: Cluster, host: MakeHost) -> None:
+    a, b = host(own_etcd, "a"), host(own_etcd, "b")
+    recent = Recent(a)
+    stop = a.watch(lambda _: None)
+    net = make(b, network())
+    until(lambda: _names(recent) == ["web"])
+    until(lambda: recent.read() is recent.read())
+    known = recent.read()
+    attach(b, net, "one")
+    time.sleep(0.3)
+    assert recent.read() is known, "what others attach is not in it"
+    own_etcd.kill()
+    assert recent.read() is known
+    make(a, network(name="here", scope="local"))
+    assert _names(recent) == ["here"], (
+        "of the others' networks only those that are used here are known while it is away"
+    )
+    own_etcd.start()
+    own_etcd.ready()
+    until(lambda: _names(recent) == ["here", "web"])
+    stop()
+
+
+def _names(recent: Recent) -> list[str]:
+    return [net.name for net in recent.read().networks]

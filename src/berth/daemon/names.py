@@ -116,13 +116,13 @@ class Names:
             self._arrange(self._wanted)
 
     async def _learn_of_others(self) -> None:
-        """While nobody can be asked, what was known last is the best there is."""
-        self._moved = False
+        self._moved = False  # first: who calls meanwhile wants another look
         try:
             self._elsewhere = tuple(await self._worker.run(self._engine.elsewhere))
-            self._views.clear()
         except BerthError:
             self._moved = True
+            raise
+        self._views.clear()
 
     def _arrange(self, wanted: frozenset[Place]) -> None:
         """Listen where one should, and nowhere else."""

@@ -261,8 +261,8 @@ class Engine:
             return tx.hosts()
 
     def elsewhere(self) -> Sequence[Endpoint]:
-        """The endpoints on other hosts. Raises `Refused` while nobody can be asked."""
-        return peers.every(self._parts)
+        """The endpoints on other hosts, as they were heard of. Asks nobody."""
+        return self._parts.following.everybody()
 
     def known_to_docker(self) -> Sequence[str]:
         """What this host's Docker calls the networks that it has from Berth."""

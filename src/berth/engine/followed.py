@@ -40,6 +40,10 @@ class Following:
     live: bool = False
     networks: dict[str, Followed] = field(default_factory=dict)
 
+    def everybody(self) -> tuple[Endpoint, ...]:
+        """The endpoints on other hosts."""
+        return tuple(ep for each in self.networks.values() for ep in each.others.values())
+
     def begin(self) -> None:
         """Changes are heard of from now on."""
         self.live = True

@@ -33,19 +33,6 @@ def elsewhere(parts: Parts, tx: Tx, net: Network) -> tuple[Endpoint, ...]:
     return tuple(ep for ep in tx.endpoints(network=net.id) if not here(parts, net, ep))
 
 
-def every(parts: Parts) -> tuple[Endpoint, ...]:
-    """All endpoints that are on other hosts. Raises `Refused` while nobody can be asked."""
-    if parts.shared is None:
-        return ()
-    with parts.store.read() as tx:
-        networks = [net for net in tx.networks() if net.scope == "global"]
-        followed = parts.following.networks
-        found = [ep for net in networks if net.id in followed for ep in followed[net.id].others.values()]
-        found += [ep for net in networks if net.id not in followed for ep in elsewhere(parts, tx, net)]
-        _be_sure(tx)
-    return tuple(found)
-
-
 def want(parts: Parts, net: Network, others: Iterable[Endpoint]) -> State:
     """What should exist for endpoints on other hosts. `net`: as placed; without an address of its own it has none."""
     if not net.local:

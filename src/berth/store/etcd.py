@@ -133,6 +133,7 @@ class SharedTx(SqliteTx):
         try:
             found = self.etcd.range("seen/network/").values()
         except Away:
+            self.etcd.space.missed += 1
             return copies
         nets = {net.id: net for net in (schema.load_network(value.data) for value in found)}
         if used:

@@ -41,6 +41,7 @@ class Keyspace:
         self.gateway = gateway
         self.prefix = prefix
         self.host = host
+        self.missed = 0  # how often etcd was away when networks were asked for: this host's own copies were told then
         self.doubt = False  # whether etcd may have another thing of this host's than the host itself
         self._lease, self._until = 0, 0.0
         self._rest, self._rest_until = 0, 0.0

@@ -61,7 +61,12 @@ class SharedStore(SqliteStore):
         return SharedTransaction(self._db, "BEGIN", View(self._space, writing=False))
 
     def mark(self) -> tuple[object, ...]:
-        """What has changed in either: etcd counts its revisions. While it is away, it changes nothing."""
+        """What has changed in either; of etcd's, the networks.
+
+        Who watches hears of them. Else etcd is asked, which counts its revisions; while it is away, it changes nothing.
+        """
+        if self._watchers:
+            return (*super().mark(), self._space.missed, *(watcher.networks for watcher in self._watchers))
         try:
             answer = self._space.gateway.call("/v3/kv/range", self._space.one("mark"))
         except Away:
@@ -72,6 +77,7 @@ class SharedStore(SqliteStore):
         """Hang up and close the file; the lease is left to run out, for a daemon that starts again at once."""
         for watcher in self._watchers:
             watcher.stop()
+        self._watchers.clear()
         self._space.gateway.close()
         self._beat.gateway.close()
         super().close()
@@ -249,7 +255,13 @@ class SharedStore(SqliteStore):
         """Tell what changes, from a thread, in order and without a gap. Gives how to stop it."""
         watcher = Watcher(Gateway(self._where), self._prefix, changed)
         self._watchers.append(watcher)
-        return watcher.stop
+
+        def stop() -> None:
+            watcher.stop()
+            with suppress(ValueError):  # the store was closed already
+                self._watchers.remove(watcher)
+
+        return stop
 
     def contact(self) -> Contact:
         """As the last renewal of the lease and the watch found it."""

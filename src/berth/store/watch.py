@@ -29,6 +29,7 @@ class Watcher:
         self._stopped = threading.Event()
         self._opened: list[socket.socket] = []
         self._next = 0  # the revision to go on from; 0: not known
+        self.networks = 0  # goes on whenever the networks may be others than before
         self.heard = (0.0, 0)  # when etcd last told of something (seconds since 1970), and its revision then
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._thread.start()
@@ -69,6 +70,7 @@ class Watcher:
         """
         anything = {"key": b64(self._prefix.encode())}
         now = int(self._gateway.call("/v3/kv/range", anything)["header"]["revision"])
+        self.networks += 1
         if self._next == 0 or self._next > now + 1:
             self._next = now + 1
             self._changed(Heard())
@@ -84,6 +86,7 @@ class Watcher:
                     hosts = True
                 case "network":
                     made.add(network)
+                    self.networks += 1
                 case "endpoint":
                     ep = None if change.gone else schema.load_endpoint(change.value)
                     turns[identity] = Turn(network, identity, ep)

@@ -41,7 +41,7 @@ from berth.store.etcd import Held
 from berth.store.gateway import Gateway, Members, after, b64
 from berth.store.protobuf import field
 
-_TTL, _BEAT = 60, 5  # seconds, as a daemon's: it asks for its record and renews its lease
+_TTL, _BEAT = 60, 5  # seconds, as a daemon's
 _YIELD = 19  # nice(2)
 _WRITERS = 8
 _AT_ONCE = 100  # operations; etcd takes 128 in a transaction
@@ -222,7 +222,6 @@ class Agents:
                 time.sleep(max(0, start + _BEAT * number / len(leases) - time.monotonic()))
                 gateway = gateways[number % len(gateways)]
                 with suppress(BerthError):  # a busy etcd: there will be a next time
-                    gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/host/{number:016x}".encode())})
                     gateway.call("/v3/lease/keepalive", {"ID": str(lease)})
             time.sleep(max(0.1, start + _BEAT - time.monotonic()))
 

@@ -22,6 +22,7 @@ from berth.store.keyspace import Keyspace, View
 from berth.store.sqlite import SqliteStore
 from berth.store.watch import Watcher
 
+_SURE = 60  # seconds between two looks whether the others see this host: that only its lease lasts is not enough
 _AT_ONCE = 8  # endpoints in one transaction: some ten operations each, of the 128 that etcd takes
 
 
@@ -48,6 +49,7 @@ class SharedStore(SqliteStore):
         # Of its own, so that the lease is renewed while a transaction waits.
         self._beat = Keyspace(Gateway(where), prefix, host, terms.ttl)
         self._beating = threading.Lock()
+        self._lease, self._sure = 0, 0.0  # this host's lease, and until when (monotonic) that is taken for sure
         self._watchers: list[Watcher] = []
         self._contact = Contact()
 
@@ -91,16 +93,26 @@ class SharedStore(SqliteStore):
         if self._space.doubt:
             return False
         with self._beating:
-            key = f"seen/host/{self.host}"
-            start = time.monotonic()
-            answer = self._beat.gateway.call("/v3/kv/range", self._beat.one(key))
-            took = time.monotonic() - start
-            self._contact = Contact(time.time(), took, int(answer["header"]["revision"]))
-            host = self._beat.values(answer).get(key)
-            if host is None:
-                return False
-            answer = self._beat.gateway.call("/v3/lease/keepalive", {"ID": str(host.lease)})
-            return int(answer.get("result", {}).get("TTL", 0)) > 0
+            if time.monotonic() >= self._sure:
+                self._lease, self._sure = self._hung_on(), time.monotonic() + _SURE
+            lasts = bool(self._lease) and self._renew()
+            if not lasts:
+                self._sure = 0.0
+            return lasts
+
+    def _hung_on(self) -> int:
+        """The lease that what the others see of this host hangs on; 0: they do not see it."""
+        key = f"seen/host/{self.host}"
+        host = self._beat.values(self._beat.gateway.call("/v3/kv/range", self._beat.one(key))).get(key)
+        return host.lease if host is not None else 0
+
+    def _renew(self) -> bool:
+        """Whether there was such a lease: all that hangs on one goes with it."""
+        start = time.monotonic()
+        answer = self._beat.gateway.call("/v3/lease/keepalive", {"ID": str(self._lease)}).get("result", {})
+        took = time.monotonic() - start
+        self._contact = Contact(time.time(), took, int(answer.get("header", {}).get("revision", 0)))
+        return int(answer.get("TTL", 0)) > 0
 
     def register(self, host: HostRecord) -> tuple[str, ...]:
         """Be seen by the others, with all endpoints of this host. Needed at the start, and when `keep` says False.
@@ -119,6 +131,7 @@ class SharedStore(SqliteStore):
         self.keep()
         with self.write() as tx:
             tx.save_host(host)
+        self._sure = 0.0
         self._restore()
         with self.read() as tx:
             mine = [ep for ep in tx.endpoints() if ep.host]

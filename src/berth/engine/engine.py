@@ -191,7 +191,7 @@ class Engine:
 
     def candidates(self) -> Sequence[vet.Candidates]:
         """The addresses of LANs that are worth asking for ahead of their use."""
-        return vet.candidates(self._parts)
+        return vet.candidates(self._parts, self.recorded().networks)
 
     def vet(self, ahead: vet.Candidates) -> None:
         """Ask for them: takes 0.2 s or more, and may be done while another thread carries out a verb."""

@@ -130,12 +130,12 @@ def mine_at(net: Network, address: Address) -> str:
     return net.mac_for("", (ip_interface(address),))
 
 
-def candidates(parts: Parts) -> Sequence[Candidates]:
+def candidates(parts: Parts, networks: Iterable[Network]) -> Sequence[Candidates]:
     """What is worth asking for ahead of its use. Quick: it asks nobody."""
     parts.vetted.used = False
     found = []
+    nets = [net for net in networks if net.vets]
     with parts.store.read() as tx:
-        nets = [net for net in tx.networks() if net.vets]
         for net in nets:
             held = parts.vetted.held(net.bridge)
             ahead = [address for pool in net.pools for address in _next(tx, net, pool, held, _AHEAD)]

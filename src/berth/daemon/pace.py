@@ -6,7 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
-_SHARE = 0.0025  # of a core
+_SHARE = 0.0015  # of a core
 
 
 class Pace:

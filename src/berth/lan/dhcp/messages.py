@@ -77,7 +77,8 @@ class Message:
     @property
     def server_id(self) -> bytes | None:
         """Who sent it, as compared and said back."""
-        return None if self.server is None else self.server.packed
+        data = self.options.get(Option.SERVER, b"")
+        return data if len(data) == 4 else None
 
     @property
     def server_name(self) -> str:
@@ -92,8 +93,8 @@ class Message:
     @property
     def server(self) -> IPv4Address | None:
         """Who sent it, by its own word."""
-        data = self.options.get(Option.SERVER, b"")
-        return IPv4Address(data) if len(data) == 4 else None
+        data = self.server_id
+        return None if data is None else IPv4Address(data)
 
     @property
     def text(self) -> str:

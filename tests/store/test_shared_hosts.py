@@ -16,6 +16,7 @@ import pytest
 from berth.errors import NotFound, Refused, Taken
 from berth.model import Endpoint, HostRecord
 from berth.seams import Store
+from berth.store.gateway import Gateway, Json
 from berth.store.shared import SharedStore, Terms
 from store.cluster import Cluster
 from store.conftest import MakeHost
@@ -176,3 +177,29 @@ def test_many_endpoints_come_back_in_pieces(etcd: Cluster, host: MakeHost) -> No
 def _hosts(store: Store) -> list[HostRecord]:
     with store.read() as tx:
         return list(tx.hosts())
+
+
+def test_what_is_foreseen_is_read_with_the_lock(etcd: Cluster, host: MakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = host(etcd, "a"), host(etcd, "b")
+    net = make(a, network())
+    wanted = attach(a, net, "one").addresses[0].ip + 1
+    asked, call = list[str](), Gateway.call
+
+    def counted(gateway: Gateway, path: str, message: Json) -> Json:
+        asked.append(path)
+        return call(gateway, path, message)
+
+    monkeypatch.setattr(Gateway, "call", counted)
+    with b.write() as tx:
+        tx.foresee(net.id, "two", (wanted,))
+        assert not tx.named(net.id, "two") and not tx.resting(net.id)
+        take(tx, net, "two", wanted)
+    assert [path for path in asked if path != "/v3/lease/grant"] == ["/v3/kv/txn"] * 2, "the lock, and the change"
+    asked.clear()
+    with pytest.raises(Taken), b.write() as tx:
+        tx.foresee(net.id, "three", (wanted,))
+        assert not tx.named(net.id, "three") and tx.named(net.id, "one")
+        take(tx, net, "three", wanted)
+    with b.write() as tx:
+        take(tx, net, "four")
+    assert names(a, net) == {"one", "two", "four"}

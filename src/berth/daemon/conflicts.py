@@ -65,7 +65,8 @@ class Conflicts:
 
     def _know(self, records: Recorded) -> None:
         """Which LANs there are, and which endpoints on them."""
-        if self._known and records.networks is self._known.networks and records.endpoints is self._known.endpoints:
+        last = self._known
+        if last is not None and records.networks is last.networks and records.endpoints is last.endpoints:
             return
         lans = {net.id: net.bridge for net in records.networks if net.vets}
         macs: dict[tuple[str, Address], set[str]] = {}

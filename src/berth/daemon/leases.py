@@ -179,7 +179,8 @@ class Leases:
         if time.monotonic() < self._due:
             return
         prolonged, self._prolonged, self._due = self._prolonged, {}, inf
-        await self._worker.run(lambda: self._engine.prolong(tuple(prolonged.values())))
+        if prolonged:
+            await self._worker.run(lambda: self._engine.prolong(tuple(prolonged.values())))
 
     def _changed(self, lease: Lease) -> None:
         key = lease.request.key

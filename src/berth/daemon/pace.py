@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Self
 
 _SHARE = 0.0015  # of a core
+_MOST = 6  # times the least pause: what takes long once (a thousand sockets to open) is not to be waited for ever after
 
 
 class Pace:
@@ -24,4 +25,5 @@ class Pace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.pause = max(self._least, (time.thread_time() - self._begun) / _SHARE)
+        took = time.thread_time() - self._begun
+        self.pause = min(max(self._least, took / _SHARE), self._least * _MOST)

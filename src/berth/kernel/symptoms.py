@@ -143,7 +143,12 @@ def _unreached(facts: Facts, ways: Ways, pool: ThreadPoolExecutor) -> list[Unrea
     ]
     missed = [Unreached(ep, ip, kind) for ep, ip, kind, told in (*hops, *near) if not told.result()]
     silent = {(each.endpoint.id, each.address.version) for each in missed if each.kind == "router"}
-    beyond = [Unreached(ep, ip, kind) for ep, ip, kind, told in out if not told.result() and hosts[ip].result()]
+    again = [  # what the host reaches: one packet may be lost
+        (ep, ip, kind, pool.submit(inquiries.pings, ep.sandbox.path, ip))
+        for ep, ip, kind, told in out
+        if not told.result() and hosts[ip].result()
+    ]
+    beyond = [Unreached(ep, ip, kind) for ep, ip, kind, told in again if not told.result()]
     return [*missed, *(each for each in beyond if (each.endpoint.id, each.address.version) not in silent)]
 
 

@@ -75,6 +75,7 @@ def test_an_address_of_ones_own_choice(lan: Harbour) -> None:
 
 def test_leases_outlive_berth(lan: Harbour) -> None:
     address = lan.serve("web", "lan")
+    until(lambda: lan.asks("laptop", address) == "web")  # its server may take a moment to start
     lan.berthd.kill9()
     assert lan.asks("laptop", address) == "web"
     lan.berthd.start()

@@ -108,11 +108,17 @@ def test_what_waits_says_so_at_a_terminal_only(host: Host, tmp_path: Path, termi
             os.close(theirs)
 
 
+def _interruptible() -> None:
+    """A shell's background commands ignore SIGINT, and so do all that they start: these tests may be among them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_the_map_is_drawn_again_when_something_changes_and_ends_on_ctrl_c(host: Host, tmp_path: Path) -> None:
     environment = {**os.environ, "BERTH_STATE": str(tmp_path / "state"), "BERTH_RUN": "/run/berth", "TERM": "xterm"}
     ours, theirs = pty.openpty()
     os.set_blocking(ours, False)
-    process = subprocess.Popen([BERTH, "map", "--watch"], env=environment, stdout=theirs, stderr=theirs)
+    watch = [str(BERTH), "map", "--watch"]
+    process = subprocess.Popen(watch, env=environment, stdout=theirs, stderr=theirs, preexec_fn=_interruptible)
     said = b""
 
     def hear() -> bytes:
@@ -146,7 +152,8 @@ def test_nobody_watches_where_no_terminal_is(
 def test_a_picture_is_kept_up_to_date_without_a_terminal(host: Host, tmp_path: Path) -> None:
     environment = {**os.environ, "BERTH_STATE": str(tmp_path / "state"), "BERTH_RUN": "/run/berth"}
     picture = tmp_path / "map.svg"
-    process = subprocess.Popen([BERTH, "map", "--watch", "--svg", str(picture)], env=environment)
+    watch = [str(BERTH), "map", "--watch", "--svg", str(picture)]
+    process = subprocess.Popen(watch, env=environment, preexec_fn=_interruptible)
     try:
         until(picture.exists)
         words = ["network", "create", "--subnet", "10.9.0.0/24", "late"]

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from berth.engine.recorded import Recent
+from berth.seams import Heard
 from berth.store.sqlite import SqliteStore
 from store.cluster import Cluster
 from store.conftest import MakeHost
@@ -65,14 +66,15 @@ def test_how_it_stands_with_a_shared_store(etcd: Cluster, host: MakeHost) -> Non
 
 def test_who_watches_asks_nobody(own_etcd: Cluster, host: MakeHost) -> None:
     a, b = host(own_etcd, "a"), host(own_etcd, "b")
-    recent = Recent(a)
-    stop = a.watch(lambda _: None)
+    recent, heard = Recent(a), list[Heard]()
+    stop = a.watch(heard.append)
+    until(lambda: heard)  # it has begun
     net = make(b, network())
-    until(lambda: _names(recent) == ["web"])
-    until(lambda: recent.read() is recent.read())
+    until(lambda: any(net.id in said.made for said in heard))
     known = recent.read()
+    assert _names(recent) == ["web"] and recent.read() is known
     attach(b, net, "one")
-    time.sleep(0.3)
+    until(lambda: any(said.turns for said in heard))
     assert recent.read() is known, "what others attach is not in it"
     own_etcd.kill()
     assert recent.read() is known

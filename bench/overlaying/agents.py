@@ -37,9 +37,9 @@ from hpack import Encoder
 from berth import schema
 from berth.errors import BerthError
 from berth.model import Endpoint, HostRecord, Network, Sandbox
+from berth.store import feed
 from berth.store.etcd import Held
-from berth.store.gateway import Gateway, Members, after, b64
-from berth.store.protobuf import field
+from berth.store.gateway import Gateway, Members, b64
 
 _TTL, _BEAT = 60, 5  # seconds, as a daemon's
 _YIELD = 19  # nice(2)
@@ -55,7 +55,7 @@ _WATCH = (
     (":method", "POST"),
     (":scheme", "http"),
     (":authority", "etcd"),
-    (":path", "/etcdserverpb.Watch/Watch"),
+    (":path", feed.PATH),
     ("te", "trailers"),
     ("content-type", "application/grpc"),
 )
@@ -71,8 +71,7 @@ class Ear(asyncio.Protocol):
     size = 0
 
     def __init__(self, prefix: bytes) -> None:
-        create = field(1, field(1, prefix) + field(2, after(prefix)))
-        self._ask = struct.pack("!?I", False, len(create)) + create
+        self._ask = feed.asked(prefix, 0)
         self._held = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -32,7 +32,7 @@ class Conflicts:
     def __init__(self, engine: Engine, worker: Worker) -> None:
         self._engine = engine
         self._worker = worker
-        self._known: Recorded | None = None  # the records that the next two are from
+        self._known = Recorded()  # the records that the next two are from
         self._lans: set[str] = set()  # bridges of the networks that are watched
         self._macs: dict[tuple[str, Address], set[str]] = {}  # of the endpoints that have an address
         self._watches: dict[str, Watch] = {}  # by bridge
@@ -65,8 +65,7 @@ class Conflicts:
 
     def _know(self, records: Recorded) -> None:
         """Which LANs there are, and which endpoints on them."""
-        last = self._known
-        if last is not None and records.networks is last.networks and records.endpoints is last.endpoints:
+        if records.arranges_as(self._known):
             return
         lans = {net.id: net.bridge for net in records.networks if net.vets}
         macs: dict[tuple[str, Address], set[str]] = {}

@@ -102,7 +102,7 @@ class Names:
         """Read all there is, and make it so."""
         self._changed.clear()
         known = await self._worker.run(self._engine.recorded)
-        if self._stale or known.networks is not self._known.networks or known.endpoints is not self._known.endpoints:
+        if self._stale or not known.arranges_as(self._known):
             self._known, self._stale = known, False
             self._networks = {net.id: net for net in known.networks}
             self._endpoints = {ep.id: ep for ep in known.endpoints}

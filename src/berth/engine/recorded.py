@@ -17,6 +17,10 @@ class Recorded:
     endpoints: Sequence[Endpoint] = ()
     leases: Sequence[LeaseRecord] = ()
 
+    def arranges_as(self, other: Recorded) -> bool:
+        """Whether all but leases is the very same; most of what is written is that they go on. See `Recent.read`."""
+        return self.networks is other.networks and self.endpoints is other.endpoints
+
 
 class Recent:
     """The last look at the records."""
@@ -37,7 +41,6 @@ class Recent:
         last = self._known
         with self._store.read() as tx:
             networks, endpoints, leases = tx.networks(), tx.endpoints(), tx.leases()
-        # Most of what is written is that leases go on.
         found = Recorded(
             last.networks if networks == last.networks else networks,
             last.endpoints if endpoints == last.endpoints else endpoints,

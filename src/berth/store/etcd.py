@@ -214,14 +214,13 @@ class SharedTx(SqliteTx):
             return
         if ep.host not in ("", self._host):
             raise Refused(f"endpoint {ep.name} is on host {ep.host}: change it there")
-        drained = nodes.drained(self._host)
-        self.etcd.ask(_name(ep), drained, *(_held(ep, interface.ip) for interface in ep.addresses))
+        self.etcd.ask(_name(ep), *(_held(ep, interface.ip) for interface in ep.addresses))
         net = self.etcd.get(f"seen/network/{ep.network}")
         if net is None:
             raise NotFound("the network was removed by another host just now")
         ep = replace(ep, host=self._host)
         before = super().endpoint(ep.id)
-        if before is None and self.etcd.get(drained) is not None:
+        if before is None and self.etcd.get(nodes.drained(self._host)) is not None:
             raise Refused("this node is drained: attach on another one, or `berth node undrain` it")
         if before is not None and before.name != ep.name:
             self._drop_name(before)

@@ -25,10 +25,10 @@ from h2.events import (
 )
 from h2.exceptions import H2Error
 
-from berth.store.gateway import Away, Compacted, Failing, Gateway, after, reason
+from berth.store.gateway import Away, Compacted, Failing, Gateway, after, authority, reason
 from berth.store.protobuf import Value, field, fields
 
-_PATH = "/etcdserverpb.Watch/Watch"
+PATH = "/etcdserverpb.Watch/Watch"
 _HEAD = struct.Struct("!?I")  # of each message: whether it is compressed, and its length
 _CHUNK = 65536
 # Numbers of fields
@@ -61,17 +61,23 @@ def watch(gateway: Gateway, prefix: bytes, revision: int, opened: list[socket.so
     `opened` gets the socket, so that another thread can end the waiting by shutting it down.
     Raises `Compacted`, and `Away` when the member goes or does not want to.
     """
-    create = field(_KEY, prefix) + field(_END, after(prefix)) + field(_START, revision)
     try:
         with contextlib.closing(gateway.dial("h2")) as sock:
             _keep_alive(sock)
             opened[:] = [sock]
-            for message in _messages(sock, gateway, field(_CREATE, create)):
+            for message in _messages(sock, gateway, asked(prefix, revision)):
                 sock.settimeout(None)
                 yield _news(message, gateway.where.url)
     except (OSError, H2Error, ValueError, Failing) as error:
         gateway.next()
         raise Away(f"etcd at {gateway.where.url} does not answer ({reason(error)})") from None
+
+
+def asked(prefix: bytes, revision: int) -> bytes:
+    """The message that asks for it; a revision of 0 is from now on."""
+    create = field(_KEY, prefix) + field(_END, after(prefix)) + field(_START, revision)
+    request = field(_CREATE, create)
+    return _HEAD.pack(False, len(request)) + request
 
 
 def _messages(sock: socket.socket, gateway: Gateway, request: bytes) -> Iterator[bytes]:
@@ -80,7 +86,7 @@ def _messages(sock: socket.socket, gateway: Gateway, request: bytes) -> Iterator
     link.initiate_connection()
     stream = link.get_next_available_stream_id()
     link.send_headers(stream, _headers(gateway))
-    link.send_data(stream, _HEAD.pack(False, len(request)) + request)
+    link.send_data(stream, request)
     sock.sendall(link.data_to_send())
     held = bytearray()
     while data := sock.recv(_CHUNK):
@@ -97,11 +103,10 @@ def _messages(sock: socket.socket, gateway: Gateway, request: bytes) -> Iterator
 
 
 def _headers(gateway: Gateway) -> Iterable[tuple[str, str]]:
-    host, port = gateway.place
     yield ":method", "POST"
     yield ":scheme", "https" if gateway.where.tls else "http"
-    yield ":authority", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    yield ":path", _PATH
+    yield ":authority", authority(gateway.place)
+    yield ":path", PATH
     yield "te", "trailers"
     yield "content-type", "application/grpc"
     if gateway.token:

@@ -52,7 +52,7 @@ class Members:
     @property
     def url(self) -> str:
         """For people: without user and password."""
-        places = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.endpoints)
+        places = ",".join(map(authority, self.endpoints))
         return f"{'etcds' if self.tls else 'etcd'}://{places}"
 
 
@@ -85,6 +85,12 @@ def _place(text: str) -> tuple[str, int]:
     if not parts.hostname:
         raise ValueError(text)
     return parts.hostname, parts.port or 2379
+
+
+def authority(place: tuple[str, int]) -> str:
+    """A member as URLs have it (RFC 3986 section 3.2)."""
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def b64(data: bytes) -> str:
@@ -122,18 +128,8 @@ class Gateway:
 
     def dial(self, protocol: str) -> socket.socket:
         """A connection of the caller's own to that member, for another protocol (RFC 7301). Raises `OSError`."""
-        host, port = self.place
-        sock = socket.create_connection((host, port), _ANSWER)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if not self.where.tls:
-            return sock
-        context = _context(self.where)
-        context.set_alpn_protocols([protocol])
-        try:
-            return context.wrap_socket(sock, server_hostname=host)
-        except BaseException:
-            sock.close()
-            raise
+        sock: socket.socket = self._connection(_ANSWER, protocol).sock
+        return sock
 
     def call(self, path: str, message: Json) -> Json:
         """Ask any member. Raises `Away`, `Compacted`, `Denied`, or `Refused` with what etcd says."""
@@ -210,9 +206,10 @@ class Gateway:
             self._link = self._connection(_DOUBT if self._away else _ANSWER)
         return self._link
 
-    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+    def _connection(self, timeout: float, protocol: str = "http/1.1") -> http.client.HTTPConnection:
         host, port = self.place
         if self._tls is not None:
+            self._tls.set_alpn_protocols([protocol])
             link: http.client.HTTPConnection = http.client.HTTPSConnection(
                 host, port, timeout=timeout, context=self._tls
             )

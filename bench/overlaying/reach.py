@@ -80,6 +80,7 @@ def _samples(fleet: Fleet, herd: Herd, pinger: Connection, samples: int, first: 
     answered, returned, busy = [], [], 0.0
     herd.ask("heard")
     before = {name: fleet.cost(name)[0] for name in (*HOSTS, "etcd")}
+    others, every = _processors()
     begun = time.monotonic()
     for number in range(samples + _WARM):
         start, back, end = _sample(fleet, pinger, first + number)
@@ -90,18 +91,26 @@ def _samples(fleet: Fleet, herd: Herd, pinger: Connection, samples: int, first: 
             herd.ask("burst", 1, 1)
         time.sleep(1 / _RATE if herd.size else 0.05)
     lasted = time.monotonic() - begun
+    others_then, every_then = _processors()
     heard, size, busy = herd.ask("heard")
     costs = {name: fleet.cost(name) for name in before}
     return {
         "answered": answered,
         "returned": returned,
         "cpu": {name: (cpu - before[name]) / lasted for name, (cpu, _) in costs.items()},
+        "stolen": (others_then - others) / (every_then - every),
         "rss": {name: rss for name, (_, rss) in costs.items()},
         "agents": {"messages": heard, "bytes": size, "seconds": lasted, "cpu": busy},
         "changes": (samples + _WARM) * (3 if herd.size else 2),
         "stored": _stored(fleet),
         "known": fleet.entries("h2"),
     }
+
+
+def _processors() -> tuple[int, int]:
+    """What a virtual machine's processors were busy with for other machines, and all their time (proc_stat(5))."""
+    fields = [int(text) for text in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    return fields[7], sum(fields)
 
 
 def _stored(fleet: Fleet) -> dict[str, int]:

@@ -79,6 +79,7 @@ _COSTS: dict[str, Callable[[Json], str]] = {
     "etcd, % of a core": lambda of: f"{of['cpu']['etcd'] * 100:.1f}",
     "daemon, MB": lambda of: f"{of['rss']['h2']:.1f}",
     "etcd, MB": lambda of: f"{of['rss']['etcd']:.1f}",
+    "taken by other machines, % of all": lambda of: f"{of['stolen'] * 100:.1f}",
     "bytes of a change to a watch": _bytes_of_a_message,
     "etcd: bytes stored, of a host": lambda of: f"{of['stored']['host']:,}",
     "etcd: bytes stored, of an endpoint": lambda of: f"{of['stored']['endpoint']:,}",

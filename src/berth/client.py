@@ -8,6 +8,8 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from glob import glob
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -41,12 +43,17 @@ def reachable(path: Path) -> Client | None:
 
 
 def _same_namespace(connection: socket.socket) -> bool:
-    """Whether who listens is in this network namespace; systemd, where it holds the socket, is in the host's."""
+    """Whether who listens is in this network namespace; systemd, where it holds the socket, is in the host's.
+
+    One of its threads is enough: any may be in a sandbox for a moment, the main one too.
+    """
     pid, _, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-    try:
-        return os.path.samefile(f"/proc/{pid}/ns/net", "/proc/self/ns/net")
-    except OSError:
-        return False
+    own = os.stat("/proc/thread-self/ns/net").st_ino
+    for thread in glob(f"/proc/{pid}/task/*/ns/net"):
+        with suppress(OSError):
+            if os.stat(thread).st_ino == own:
+                return True
+    return False
 
 
 class Client:

@@ -43,8 +43,14 @@ class Port(Noun, frozen=True, tag=True):
         return ("port", HOST, self.dev)
 
     @property
-    def order(self) -> Key:
-        return ("port", "1" if self.master else "0", self.dev)  # the bridge itself first
+    def turn(self) -> int:
+        # Into a bridge when that has the addresses, without which a loose rp_filter drops what comes in by it.
+        return 52 if self.master else self.rank
+
+    def lets_go(self, old: Noun) -> bool:
+        # While it is a port, what comes in reaches the host by the bridge, and what goes out may go by either: so all
+        # that the bridge carried is on the link, and nothing on the bridge, before it leaves.
+        return isinstance(old, Port) and bool(old.master) and not self.master
 
     def describe(self) -> str:
         modes = ("eui64", "none", "stable_secret", "random")
@@ -56,7 +62,11 @@ class Port(Noun, frozen=True, tag=True):
 
 
 class OnLink(Noun, frozen=True):
-    """What a link of the host carries."""
+    """What a link of the host carries.
+
+    The kernel would remove it together with the link; it is removed by name, and before, so that nothing leads there
+    any more when the link goes (no `holders`).
+    """
 
     @property
     def links(self) -> tuple[str, ...]:
@@ -94,10 +104,6 @@ class MovedAddr(OnLink, frozen=True, tag=True):
         # The kernel appends IPv4 addresses to its list, and puts IPv6 ones in front.
         place = -self.place if ":" in self.ip else self.place
         return ("moved-addr", HOST, self.dev, f"{place + 1_000_000:07}", self.ip, self.peer)
-
-    @property
-    def holders(self) -> tuple[Key, ...]:
-        return (("dev", HOST, self.dev),)
 
     def met_by(self, there: Noun) -> bool:
         return isinstance(there, MovedAddr) and _still(self) == _still(there)
@@ -185,10 +191,6 @@ class MovedRoute(OnLink, frozen=True, tag=True):
             *self.key,
         )  # routers are found by what is on the link
 
-    @property
-    def holders(self) -> tuple[Key, ...]:
-        return (("dev", HOST, self.dev),)
-
     def met_by(self, there: Noun) -> bool:
         if not isinstance(there, MovedRoute):
             return False
@@ -274,10 +276,6 @@ class MovedNeigh(OnLink, frozen=True, tag=True):
     @property
     def key(self) -> Key:
         return ("moved-neigh", HOST, self.dev, self.ip, "" if self.mac else "proxy")
-
-    @property
-    def holders(self) -> tuple[Key, ...]:
-        return (("dev", HOST, self.dev),)
 
     def _words(self) -> str:
         if not self.mac:

@@ -66,6 +66,10 @@ class Noun(msgspec.Struct, frozen=True, tag=True):
         """Whether turning `old` into this takes a new object, with which all that the old one holds is lost."""
         return False
 
+    def lets_go(self, old: Noun) -> bool:
+        """Whether turning `old` into this takes something away, so that it comes among the deletions."""
+        return False
+
     @property
     def owner(self) -> str | None:
         """The mark on the object; None where the kernel has no room for one."""

@@ -71,7 +71,7 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     Adds and changes come first, by rank, then deletions by falling rank: in a move, the new default route is
     there before the old one goes. Only what may be in the way of something new goes before all that. Last made is
     first removed, so that after half of it the rest can be made again in its place. What the kernel removes together
-    with a deleted object is not named again.
+    with a deleted object is not named again. A change that lets go of something takes its turn among the deletions.
 
     Raises `Taken` when an object of somebody else's stands under a wanted key.
     """
@@ -79,20 +79,25 @@ def diff(want: Iterable[Obj], have: Iterable[Obj]) -> Plan:
     wanted = {obj.key: obj for obj in want}
     there = _without_lost(wanted, there)
     makes: list[tuple[int, Key, Op]] = []
+    gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not _foreign(obj)]
+    implied = {held for obj in gone for held in obj.holds}
+    ends: list[tuple[int, Key, Del | Change]]
+    ends = [(obj.turn, obj.order, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
     for key, new in wanted.items():
         old = there.get(key)
         if old is None:
             makes.append((new.turn, new.order, Add(new)))
         elif not new.met_by(old):
             _refuse_foreign(old)
-            makes.append((new.turn, new.order, Change(old, new)))
-    gone = [obj for key, obj in there.items() if key not in wanted and not obj.sticky and not _foreign(obj)]
-    implied = {held for obj in gone for held in obj.holds}
-    dels = [(obj.turn, obj.order, Del(obj)) for obj in gone if implied.isdisjoint(obj.holders)]
+            change = (new.turn, new.order, Change(old, new))
+            if new.lets_go(old):
+                ends.append(change)
+            else:
+                makes.append(change)
     makes.sort(key=lambda made: made[:2])
-    dels.sort(key=lambda made: made[:2], reverse=True)
-    early = [op for _, _, op in dels if op.old.in_the_way]
-    return Plan((*early, *(op for _, _, op in makes), *(op for _, _, op in dels if not op.old.in_the_way)))
+    ends.sort(key=lambda ended: ended[:2], reverse=True)
+    early = [op for _, _, op in ends if op.old.in_the_way]
+    return Plan((*early, *(op for _, _, op in makes), *(op for _, _, op in ends if not op.old.in_the_way)))
 
 
 def _without_lost(wanted: Mapping[Key, Obj], there: Mapping[Key, Obj]) -> Mapping[Key, Obj]:

@@ -346,7 +346,7 @@ def host_root() -> Path | None:
     if os.environ.get("BERTH_ROOT"):
         return Path(os.environ["BERTH_ROOT"]).absolute()
     try:
-        first = os.stat("/proc/1/ns/net").st_ino == os.stat("/proc/self/ns/net").st_ino
+        first = os.stat("/proc/1/ns/net").st_ino == os.stat("/proc/thread-self/ns/net").st_ino
     except OSError:
         return None
     return Path("/") if first else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_interface, ip_network
 from pathlib import Path
 
@@ -12,10 +12,11 @@ import pytest
 
 from berth import ipam, wire
 from berth.engine.engine import Engine
-from berth.errors import Refused
+from berth.errors import NotFound, Refused
 from berth.model import AttachRequest, Endpoint, HostRecord, Network, NetworkSpec, Sandbox
 from berth.seams import Heard
 from berth.store.etcd import SharedTx
+from berth.store.gateway import Gateway, Json
 from berth.store.shared import SharedStore
 from store.cluster import Cluster
 from store.nouns import detach
@@ -23,7 +24,7 @@ from store.nouns import detach
 from .conftest import Host, sh
 
 _LAN = "ip link add lan type bridge; ip addr add 192.0.2.1/24 dev lan; ip link set lan up"
-_SUBNET = ip_network("10.60.0.0/24")
+_SUBNET, _OTHER = ip_network("10.60.0.0/24"), ip_network("10.62.0.0/24")
 
 
 @dataclass
@@ -36,6 +37,11 @@ class Ground:
     net: Network
     stores: dict[str, SharedStore]
     heard: queue.Queue[Heard] = field(default_factory=queue.Queue)
+
+    def like(self, digit: str, name: str) -> Network:
+        """Another network, with addresses of its own."""
+        pool = replace(self.net.pools[0], subnet=_OTHER, gateway=_OTHER[1])
+        return replace(self.net, id=digit * 64, name=name, vni=99, bridge=f"bt-{digit}", pools=(pool,))
 
     def plug(self, store: str, name: str, vtep: str, wanted: str = "") -> Endpoint:
         """An endpoint on another host."""
@@ -152,6 +158,55 @@ def test_a_tunnel_that_somebody_removed_is_there_again_after_an_attach(ground: G
     ground.host.sandbox("c1")
     ground.engine.attach(AttachRequest("wide", "c1"))
     assert ground.known() == {(one.mac, "192.0.2.2")}
+
+
+def test_an_attach_reads_with_the_lock_only(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    call = Gateway.call
+
+    def count(gateway: Gateway, path: str, message: Json) -> Json:
+        asked.append(path)
+        return call(gateway, path, message)
+
+    ground.host.sandbox("c1")
+    monkeypatch.setattr(Gateway, "call", count)
+    request, _, _ = ground.engine.wanted(AttachRequest("wide", "c1", addresses=(ip_address("10.60.0.9"),)))
+    ground.engine.attach(request)
+    assert [path for path in asked if path != "/v3/lease/grant"] == ["/v3/kv/txn"] * 2
+
+
+def test_a_network_that_was_removed_and_not_heard_of_is_not_attached_to(ground: Ground) -> None:
+    with ground.stores["b"].write() as tx:
+        tx.drop_network(ground.net.id)
+    ground.host.sandbox("c1")
+    with pytest.raises(NotFound, match="no network wide"):
+        ground.engine.attach(AttachRequest("wide", "c1"))
+    assert not ground.engine.endpoints()
+    assert "eth0" not in sh("ip netns exec c1 ip -o link")
+
+
+def test_a_network_that_was_made_anew_under_its_name_is_attached_to(ground: Ground) -> None:
+    anew = ground.like("f", "wide")
+    with ground.stores["b"].write() as tx:
+        tx.drop_network(ground.net.id)
+    with ground.stores["b"].write() as tx:
+        tx.save_network(anew)
+    ground.host.sandbox("c1")
+    ep = ground.engine.attach(AttachRequest("wide", "c1")).value
+    assert ep.network == anew.id
+    assert {each.id for each in ground.engine.endpoints("wide")} == {ep.id}
+
+
+def test_a_network_of_this_host_alone_comes_first(ground: Ground) -> None:
+    """Another host may have made one of that name, which is followed here."""
+    mine = ground.engine.create_network(NetworkSpec("mine", subnets=(ip_network("10.61.0.0/24"),))).value
+    theirs = ground.like("e", "mine")
+    with ground.stores["b"].write() as tx:
+        tx.save_network(theirs)
+    ground.engine.settle(frozenset({theirs.id}))
+    assert theirs.id in ground.engine.following()
+    ground.host.sandbox("c1")
+    assert ground.engine.attach(AttachRequest("mine", "c1")).value.network == mine.id
 
 
 def test_what_could_not_be_carried_out_is_looked_at_anew(ground: Ground) -> None:

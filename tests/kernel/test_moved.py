@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 from difflib import unified_diff
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import get_args
 import pytest
 
 from berth.errors import Refused
-from berth.kernel import read
+from berth.kernel import neighbours, read, rtnl
+from berth.kernel.netlink import ROUTE, Netlink
 from berth.moved import Moved, MovedAddr, MovedNeigh, MovedRoute, MovedRule, Port, TextFile
 from berth.plan import Add, Change, Del, diff
 from berth.seams import Scope
@@ -184,6 +186,42 @@ def test_a_port_is_plugged_in_and_out(stage: Host) -> None:
     type_in(Change(port, alone))
     assert stage.read(alone) == {alone}
     assert not diff((), {alone})
+
+
+def test_a_bridge_takes_packets_before_anything_leads_there(stage: Host) -> None:
+    """Else the first question for a neighbour would be lost, and be asked again only a second later."""
+    sh("ip link add br9 type bridge")
+    with subprocess.Popen(["sh", "-c", "sleep 0.05; ip link set br9 up"]), Netlink(ROUTE) as nl:
+        stage.send(Change(Port("a1", "", 1), Port("a1", "br9", 1)))
+        assert rtnl.is_operational(nl, "br9")
+
+
+def test_a_bridge_whose_only_port_has_no_carrier_is_not_waited_for(stage: Host) -> None:
+    sh("ip link add br9 type bridge; ip link set br9 up; ip link set a0 down")
+    stage.send(Change(Port("a1", "", 1), Port("a1", "br9", 1)))
+    with Netlink(ROUTE) as nl:
+        assert not rtnl.is_operational(nl, "br9")
+
+
+def test_a_link_is_told_whom_another_knows(stage: Host) -> None:
+    sh(
+        "ip neigh add 10.0.0.9 lladdr 02:00:00:00:00:09 dev a0 nud reachable;"
+        "ip neigh add fd00::9 lladdr 02:00:00:00:00:09 dev a0 nud stale router;"
+        "ip neigh add 10.0.0.8 lladdr 02:00:00:00:00:08 dev a0 nud stale;"
+        "ip neigh add 10.0.0.8 lladdr 02:00:00:00:88:88 dev a1 nud permanent;"
+        "ip neigh add 10.0.0.7 dev a0 nud failed"
+    )
+    neighbours.acquaint("a0", "a1")
+    known = {(entry["dst"], entry.get("lladdr"), *entry["state"]) for entry in stage.ip("neigh", "show", "dev", "a1")}
+    assert known == {
+        ("10.0.0.9", "02:00:00:00:00:09", "STALE"),
+        ("10.0.0.8", "02:00:00:00:88:88", "PERMANENT"),
+        ("fd00::9", "02:00:00:00:00:09", "STALE"),
+    }
+    assert "router" in sh("ip neigh show fd00::9 dev a1")
+    neighbours.acquaint("a0", "a9")
+    neighbours.acquaint("a9", "a1")
+    assert len(stage.ip("neigh", "show", "dev", "a1")) == 3
 
 
 def test_a_file_is_written_whole_and_removed(host: Host, tmp_path: Path) -> None:

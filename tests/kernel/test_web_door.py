@@ -173,7 +173,10 @@ def test_metrics_tell_what_there_is_and_what_was_done(daemon: Daemon) -> None:
 
 
 def test_who_looks_on_does_not_keep_the_daemon(daemon: Daemon) -> None:
-    follower = daemon.begin("events")
+    daemon.berth("network", "create", "n1")
+    follower = daemon.begin("events", "--since", "1h")
+    assert follower.stdout is not None
+    assert "n1" in follower.stdout.readline()  # so it has reached the daemon
     browser = Browser(daemon.berth("web"))
     browser.enter()
     connection = http.client.HTTPConnection("127.0.0.1", browser.link.port, timeout=20)

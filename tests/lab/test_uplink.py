@@ -165,17 +165,19 @@ def test_killed_at_every_step(house: Home, verb: str) -> None:
 def test_a_terminal_that_hangs_up(house: Home) -> None:
     before = house.look()
     ours, theirs = pty.openpty()
-    command = ["berth", "uplink", "adopt", NIC, "--confirm-within", "8"]
+    command = ["berth", "uplink", "adopt", NIC, "--confirm-within", "20"]
+    heeded = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whoever runs the tests under nohup has it ignored
     process = house.lab.popen("host", command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    signal.signal(signal.SIGHUP, heeded)
     os.close(theirs)
     house.until("ip link show br0 2>/dev/null | grep -q br0 && grep -q waiting $BERTH_STATE/uplinks/*.json")
     os.close(ours)
     process.send_signal(signal.SIGHUP)
     process.wait(10)
     assert house.look() != before
-    house.until_over(within=20)
+    house.until_over(within=40)
     assert house.look() == before
-    assert "not confirmed within 8 s" in house.berth("uplink status")
+    assert "not confirmed within 20 s" in house.berth("uplink status")
 
 
 def test_not_confirmed_in_time(house: Home) -> None:

@@ -186,11 +186,15 @@ def test_a_plan_leads_to_what_is_wanted(pair: tuple[State, State]) -> None:
 @given(pairs())
 def test_what_is_made_comes_before_what_goes(pair: tuple[State, State]) -> None:
     ops = diff(*pair).ops
-    made = [op.new.rank for op in ops if not isinstance(op, Del)]
-    gone = [op.old.rank for op in ops if isinstance(op, Del)]
+    made = [subject(op).turn for op in ops if not _takes_away(op)]
+    gone = [subject(op).turn for op in ops if _takes_away(op)]
     assert made == sorted(made)
     assert gone == sorted(gone, reverse=True)
-    assert [isinstance(op, Del) for op in ops] == [False] * len(made) + [True] * len(gone)
+    assert [_takes_away(op) for op in ops] == [False] * len(made) + [True] * len(gone)
+
+
+def _takes_away(op: Op) -> bool:
+    return isinstance(op, Del) or (isinstance(op, Change) and op.new.lets_go(op.old))
 
 
 @drawn
@@ -230,7 +234,7 @@ def test_nothing_to_do(state: State) -> None:
 
 
 def _sorted(state: State) -> list[Obj]:
-    return sorted(state, key=lambda obj: (obj.rank, obj.order))
+    return sorted(state, key=lambda obj: (obj.turn, obj.order))
 
 
 @drawn

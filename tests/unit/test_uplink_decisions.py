@@ -60,6 +60,26 @@ def test_the_two_states_differ_by_what_moves() -> None:
     )
 
 
+def test_at_no_moment_of_a_move_does_anything_lead_where_it_gets_lost() -> None:
+    """In: the addresses, the NIC, then what leads there. Out: what leads there, the addresses, the NIC, the bridge."""
+    before, after = on_nic(NIC, LOAD, [SETTING]), on_bridge(NIC, "br0", LOAD, [SETTING])
+    lines = [str(op) for op in diff(after, before).ops]
+    port = lines.index("~ ip link set eth0 master br0 addrgenmode none")
+    assert all(lines.index(f"+ ip addr add {words}") < port for words in _ADDRESSES)
+    assert port < lines.index("~ ip route replace default via 192.168.2.1 dev br0 proto static")
+    lines = [str(op) for op in diff(before, after).ops]
+    port = lines.index("~ ip link set eth0 nomaster addrgenmode eui64")
+    assert lines.index("~ ip route replace default via 192.168.2.1 dev eth0 proto static") < port
+    gone = [line for line in lines if line.startswith("-") and "dev br0" in line]
+    assert len(gone) == 4  # two addresses, a route that was learnt, a neighbour
+    assert max(map(lines.index, gone)) < port == len(lines) - 2
+    assert lines[-1] == "- ip link del br0"
+
+
+_ADDRESSES = (
+    "192.168.2.2/24 dev br0",
+    "192.168.2.3/24 label br0:web valid_lft 900 preferred_lft 600 dev br0",
+)
 loads = st.sampled_from(LOAD)
 
 

@@ -10,7 +10,7 @@ from ipaddress import ip_interface
 from berth import ipam
 from berth.engine import containers, leases, options, peers, served
 from berth.engine import vet as vetting
-from berth.engine.networks import find
+from berth.engine.networks import Removed, find, find_heard, must_be_there
 from berth.engine.parts import Parts, forget, lent
 from berth.engine.ports import choose
 from berth.errors import Exhausted, Invalid, NotFound, Taken
@@ -63,6 +63,8 @@ def attach(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Outcome[En
     """Give a sandbox an address and a cable on a network, or do nothing at all."""
     try:
         return _attach_asked(parts, request, dry_run=dry_run)
+    except Removed:
+        pass  # there may be another of that name by now
     except Taken:
         if not _drop_forgotten(parts, request):
             raise
@@ -98,7 +100,7 @@ def _attach_asked(parts: Parts, request: AttachRequest, *, dry_run: bool) -> Out
 def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool, asked: bool) -> Outcome[Endpoint]:
     with parts.changing():
         with parts.store.read() as tx:
-            net = find(tx, request.network)
+            net = find_heard(parts, tx, request.network)
             same = tx.endpoint(request.id) if request.id else None
             if same is not None:  # who asks chose the id: the same call once more
                 return Outcome(same, Plan())
@@ -110,7 +112,8 @@ def _attach(parts: Parts, request: AttachRequest, *, dry_run: bool, asked: bool)
         try:
             with parts.store.write() as tx:
                 if net.scope == "global":
-                    tx.foresee(net.id, request.name or _base_name(request.sandbox), request.addresses)
+                    tx.foresee(net.id, request.name or _likely_name(request), request.addresses)
+                    must_be_there(parts, tx, net)
                 ep, warnings = _decide(parts, tx, net, request, place, held)
                 warnings = (*warnings, *served.of_endpoint(net, ep))
                 want = parts.want_endpoint(net, ep)
@@ -259,6 +262,10 @@ def _free_name(tx: Tx, net: Network, sandbox: str) -> str:
         number += 1
         name = f"{base}-{number}"
     return name
+
+
+def _likely_name(request: AttachRequest) -> str:
+    return _base_name(request.sandbox) if request.placement is Placement.FULL else request.id[:12]
 
 
 def _base_name(sandbox: str) -> str:

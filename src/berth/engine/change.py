@@ -48,6 +48,7 @@ def move(parts: Parts, cp: Checkpoint) -> Plan:
     before = cp.before - files(cp.before)
     if not before:
         return Plan()  # only files are put back
+    parts.host.acquaint(cp.source, cp.target)
     done = reach(parts.kernel, after, Scope(keys(before) | keys(after), devices=frozenset({cp.source})))
     settle(parts, after, cp.target)
     return done
@@ -97,6 +98,8 @@ def _restore(parts: Parts, cp: Checkpoint, rebooted: bool) -> None:
     wanted = files(whole) if rebooted else reachable(whole)
     touched = frozenset(obj for obj in cp.after if not rebooted or isinstance(obj, TextFile))
     devices = frozenset() if rebooted else frozenset({cp.target})
+    if not rebooted:
+        parts.host.acquaint(cp.target, cp.source)
     reach(parts.kernel, wanted, Scope(keys(wanted) | keys(touched), devices=devices))
 
 

@@ -146,7 +146,7 @@ class Engine:
     def wanted(self, request: AttachRequest) -> tuple[AttachRequest, Sequence[LeaseRequest], vet.Candidates | None]:
         """The same attach, and whom to ask first: a server of the LAN's, or all of it for the addresses given next."""
         with self._parts.store.read() as tx:
-            net = networks.find(tx, request.network)
+            net = networks.find_heard(self._parts, tx, request.network)
             asked, wanted = leases.wanted(self._parts, net, request, lambda: attach.name_for(tx, net, request))
             return asked, wanted, None if wanted else vet.ahead(self._parts, tx, net, asked)
 

@@ -40,6 +40,10 @@ class Following:
     live: bool = False
     networks: dict[str, Followed] = field(default_factory=dict)
 
+    def called(self, name: str) -> Network | None:
+        """The network of that name or id, as it is on this host."""
+        return next((each.net for each in tuple(self.networks.values()) if name in (each.net.id, each.net.name)), None)
+
     def everybody(self) -> tuple[Endpoint, ...]:
         """The endpoints on other hosts."""
         return tuple(ep for each in self.networks.values() for ep in each.others.values())

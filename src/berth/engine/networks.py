@@ -131,3 +131,19 @@ def find(tx: Tx, name: str) -> Network:
     if net is None:
         raise NotFound(f"no network {name}: see `berth network ls`")
     return net
+
+
+class Removed(NotFound):
+    """Another host has removed a network, and this one had not heard of it."""
+
+
+def find_heard(parts: Parts, tx: Tx, name: str) -> Network:
+    """The same; one that is followed is as it was heard of, and no other host is asked. See `must_be_there`."""
+    return tx.local_network(name) or parts.following.called(name) or find(tx, name)
+
+
+def must_be_there(parts: Parts, tx: Tx, net: Network) -> None:
+    """Raise `Removed` for a network that is gone; it is followed no more then."""
+    if tx.network(net.id) is None:
+        parts.following.forget(net.id)
+        raise Removed(f"network {net.name} was removed by another host just now: see `berth network ls`")

@@ -42,7 +42,7 @@ def manages_all() -> bool:
 
 def processes(programs: Sequence[str]) -> Iterator[facts.Client]:
     """The processes of this network namespace that run one of the programs."""
-    namespace = os.stat("/proc/self/ns/net").st_ino
+    namespace = os.stat("/proc/thread-self/ns/net").st_ino
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal():
             continue

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address, ip_network
 from typing import TypeAlias
 
@@ -78,6 +78,24 @@ def _set_port(nl: Netlink, wanted: Port) -> Message:
     return rtnl.set_link(wanted.dev, attributes=attributes)
 
 
+def await_bridge(nl: Netlink, port: Port) -> None:
+    """Wait a moment until the bridge of a port that has a carrier takes packets.
+
+    What is sent before is lost, and if it is the question for a neighbour, that is asked again only a second later.
+    """
+    link = rtnl.link(nl, port.dev)
+    if link is not None and link.carrier:
+        _await(lambda: rtnl.is_operational(nl, port.master))
+
+
+def _await(true: Callable[[], bool]) -> None:
+    """Wait, a moment at most, for what the kernel sees to in another thread."""
+    for _ in range(_LOOKS):
+        if true():
+            return
+        time.sleep(0.001)
+
+
 # --- addresses ------------------------------------------------------------------------------------------
 
 
@@ -95,11 +113,8 @@ def _addresses(nl: Netlink, index: dict[int, str]) -> Iterator[MovedAddr]:
 
 
 def await_addresses(nl: Netlink, devices: set[str]) -> None:
-    """Wait a moment until the IPv6 addresses of the links may be used: the kernel sees to that in another thread."""
-    for _ in range(_LOOKS):
-        if not _tentative(nl, devices):
-            return
-        time.sleep(0.001)
+    """Wait a moment until the IPv6 addresses of the links may be used."""
+    _await(lambda: not _tentative(nl, devices))
 
 
 def _tentative(nl: Netlink, devices: set[str]) -> bool:
@@ -308,9 +323,7 @@ def _neighbours(nl: Netlink, index: dict[int, str]) -> Iterator[MovedNeigh]:
 def _neigh_body(nl: Netlink, neigh: MovedNeigh) -> bytes:
     flags = (_ROUTER if neigh.router else 0) | (0 if neigh.mac else _PROXY)
     state = _PERMANENT if neigh.mac else 0
-    body = rtnl.NDMSG.pack(rtnl.family_of(neigh.ip), rtnl.index(nl, neigh.dev), state, flags, 0)
-    body += attr(rtnl.NDA_DST, rtnl.packed(neigh.ip))
-    return body + (attr(rtnl.NDA_LLADDR, rtnl.mac_bytes(neigh.mac)) if neigh.mac else b"")
+    return rtnl.neighbour(rtnl.index(nl, neigh.dev), neigh.ip, state, flags, rtnl.mac_bytes(neigh.mac))
 
 
 # --- messages -------------------------------------------------------------------------------------------

@@ -10,15 +10,16 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from ipaddress import ip_address
 
 from berth.errors import Denied, Refused
 from berth.kernel import rtnl
-from berth.kernel.netlink import CREATE, REPLACE, ROUTE, Message, Netlink, Refusal, attr, attrs
+from berth.kernel.netlink import CREATE, EXCL, REPLACE, ROUTE, Message, Netlink, Refusal, attrs
 from berth.model import Neighbour
 
-_REACHABLE, _PROBE, _FAILED, _PERMANENT = 0x02, 0x10, 0x20, 0x80
-_KNOWN = _REACHABLE | 0x04 | 0x08 | _PROBE | _PERMANENT  # with those that have been silent for a while
+_REACHABLE, _STALE, _PROBE, _FAILED, _PERMANENT = 0x02, 0x04, 0x10, 0x20, 0x80
+_KNOWN = _REACHABLE | _STALE | 0x08 | _PROBE | _PERMANENT  # with those that have been silent for a while
 _ROUTER = 0x80  # NTF_ROUTER
 _USE = 0x01  # NTF_USE: resolve it, as if there were a packet to send
 _POLL = 0.01  # seconds
@@ -51,8 +52,8 @@ def answers(dev: str, ip: str, within: float) -> bool:
 def _ask(nl: Netlink, index: int, ip: str) -> None:
     """Have the kernel ask: one whose MAC is known is probed at it, another looked for."""
     _, mac = _entry(nl, index, ip)
-    state, flags, link = (_PROBE, 0, attr(rtnl.NDA_LLADDR, mac)) if mac else (0, _USE, b"")
-    body = rtnl.NDMSG.pack(rtnl.family_of(ip), index, state, flags, 0) + attr(rtnl.NDA_DST, rtnl.packed(ip)) + link
+    state, flags = (_PROBE, 0) if mac else (0, _USE)
+    body = rtnl.neighbour(index, ip, state, flags, mac)
     for refusal in nl.batch([Message(rtnl.NEWNEIGH, CREATE | REPLACE, body)]):
         if refusal.errno == errno.EPERM:
             raise Denied(f"may not ask for {ip}: run as root (CAP_NET_ADMIN)")
@@ -61,8 +62,7 @@ def _ask(nl: Netlink, index: int, ip: str) -> None:
 def _entry(nl: Netlink, index: int, ip: str) -> tuple[int, bytes]:
     """(NUD_* state, MAC) of a neighbour; (0, b"") of one the kernel does not know."""
     try:
-        question = rtnl.NDMSG.pack(rtnl.family_of(ip), index, 0, 0, 0) + attr(rtnl.NDA_DST, rtnl.packed(ip))
-        answer = nl.ask(rtnl.GETNEIGH, question)
+        answer = nl.ask(rtnl.GETNEIGH, rtnl.neighbour(index, ip, 0))
     except Refusal:
         return 0, b""
     state = rtnl.NDMSG.unpack_from(answer)[2]
@@ -87,6 +87,25 @@ def _entries(nl: Netlink) -> Iterator[Neighbour]:
         if family in (socket.AF_INET, socket.AF_INET6) and state & _KNOWN and len(mac) == 6 and link in names:
             address = ip_address(found[rtnl.NDA_DST])
             yield Neighbour(address, mac.hex(":"), names[link], router=bool(flags & _ROUTER))
+
+
+def acquaint(source: str, target: str) -> None:
+    """Let a link know the neighbours of another, as not heard of for a while: it uses them and asks later.
+
+    Whom it knows already it knows better. A link that is not there has no neighbours, and learns of none. Whom it is
+    not told of, the kernel asks for.
+    """
+    with suppress(Refusal), Netlink(ROUTE) as nl:
+        index = nl.index(target)
+        if index is None:
+            return
+        entries = [_known_to(index, entry) for entry in _entries(nl) if entry.dev == source]
+        nl.batch([Message(rtnl.NEWNEIGH, CREATE | EXCL, body) for body in entries])
+
+
+def _known_to(index: int, entry: Neighbour) -> bytes:
+    flags = _ROUTER if entry.router else 0
+    return rtnl.neighbour(index, str(entry.address), _STALE, flags, rtnl.mac_bytes(entry.mac))
 
 
 def solicit(dev: str) -> None:

@@ -38,8 +38,8 @@ def _setns(fd: int) -> None:
 
 @cache
 def _home(pid: int) -> int:
-    """A descriptor of the namespace this process was started in."""
-    return os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    """A descriptor of the namespace this process was started in, where the first thread that asks still is."""
+    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 def open_ns(path: str) -> int:

@@ -11,7 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Sequence
 
-from berth.kernel import nft, passes, sysctl
+from berth.kernel import nft, passes, sysctl, xtables
 from berth.kernel.netlink import NETFILTER, Netlink
 
 _SETTINGS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
@@ -49,10 +49,8 @@ def _nftables(versions: Sequence[int]) -> Iterator[str]:
 
 def _xtables(version: int) -> Iterator[str]:
     """The legacy iptables, which nftables does not see (linux/netfilter_ipv4/ip_tables.h)."""
-    loaded = sysctl.content(f"/proc/net/{_FAMILIES[version]}_tables_names") or ""
-    if "filter" in loaded.split() and _policy(version) == _DROP:  # asking for a table that is not there would make it
-        tool = "iptables-legacy" if version == 4 else "ip6tables-legacy"
-        yield f"policy DROP of `{tool} -S FORWARD`"
+    if xtables.loaded(_FAMILIES[version]) and _policy(version) == _DROP:
+        yield f"policy DROP of `{xtables.tool(_FAMILIES[version])} -S FORWARD`"
 
 
 def _policy(version: int) -> int:

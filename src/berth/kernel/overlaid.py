@@ -115,10 +115,9 @@ def encode_entry(nl: Netlink, op: Op) -> Iterator[Message]:
 
 def _entry(nl: Netlink, entry: Fdb | Neigh) -> bytes:
     index = rtnl.index(nl, entry.dev)
-    mac = attr(rtnl.NDA_LLADDR, rtnl.mac_bytes(entry.mac))
     if isinstance(entry, Neigh):
-        head = rtnl.NDMSG.pack(rtnl.family_of(entry.ip), index, _PERMANENT, 0, 0)
-        return head + attr(rtnl.NDA_DST, rtnl.packed(entry.ip)) + mac
+        return rtnl.neighbour(index, entry.ip, _PERMANENT, mac=rtnl.mac_bytes(entry.mac))
+    mac = attr(rtnl.NDA_LLADDR, rtnl.mac_bytes(entry.mac))
     if not entry.own:
         return rtnl.NDMSG.pack(socket.AF_BRIDGE, index, _STATIC, _MASTER, 0) + mac
     head = rtnl.NDMSG.pack(socket.AF_BRIDGE, index, _PERMANENT, _SELF, 0)

@@ -17,6 +17,7 @@ from berth.kernel.netlink import (
     CREATE,
     EXCL,
     REPLACE,
+    Attrs,
     Message,
     Netlink,
     Refusal,
@@ -45,7 +46,8 @@ _UP = 0x1
 _LOWER_UP = 0x10000  # IFF_LOWER_UP
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_IFALIAS, _IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 20, 26, 27, 28, 37
-_IFLA_PROMISCUITY = 30
+_IFLA_OPERSTATE, _IFLA_PROMISCUITY = 16, 30
+_IF_OPER_UP = b"\x06"
 _INET6_ADDR_GEN_MODE, _NO_ADDRESS = 8, 1
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _BRPORT_MODE, _BRPORT_ISOLATED = 4, 33  # the first is that of a hairpin
@@ -79,6 +81,12 @@ def family_of(ip: str) -> int:
 def packed(ip: str) -> bytes:
     """An address as the kernel has it."""
     return socket.inet_pton(family_of(ip), ip)
+
+
+def neighbour(index: int, ip: str, state: int, flags: int = 0, mac: bytes = b"") -> bytes:
+    """The body of a message about a neighbour on a link. `state`: NUD_*; `flags`: NTF_*; `mac`: b"" for none."""
+    body = NDMSG.pack(family_of(ip), index, state, flags, 0) + attr(NDA_DST, packed(ip))
+    return body + attr(NDA_LLADDR, mac) if mac else body
 
 
 @cache
@@ -355,9 +363,22 @@ def _decode_link(data: bytes) -> Link | None:
 def link(nl: Netlink, name: str) -> Link | None:
     """The link of that name; None where there is none."""
     try:
-        return _decode_link(nl.ask(GETLINK, _ifinfo() + text_attr(_IFLA_IFNAME, name)))
+        return _decode_link(told(nl, name))
     except Refusal:
         return None
+
+
+def told(nl: Netlink, name: str) -> bytes:
+    """What the kernel tells of a link: struct ifinfomsg, then its attributes. Raises `Refusal` where there is none."""
+    return nl.ask(GETLINK, _ifinfo() + text_attr(_IFLA_IFNAME, name))
+
+
+def details(nl: Netlink, name: str) -> Attrs:
+    """The attributes (IFLA_*) of a link; none of one that is not there."""
+    try:
+        return attrs(told(nl, name), IFINFO.size)
+    except Refusal:
+        return {}
 
 
 def is_up(nl: Netlink, name: str) -> bool | None:
@@ -366,13 +387,17 @@ def is_up(nl: Netlink, name: str) -> bool | None:
     return None if flags is None else bool(flags & _UP)
 
 
+def is_operational(nl: Netlink, name: str) -> bool:
+    """Whether packets pass, as the kernel has it (RFC 2863's operational state); False where there is no such link.
+
+    A bridge has a carrier as soon as one of its ports has, but drops what it is to send until it is operational.
+    """
+    return details(nl, name).get(_IFLA_OPERSTATE) == _IF_OPER_UP
+
+
 def is_promiscuous(nl: Netlink, name: str) -> bool:
     """Whether a link takes in what is for others, as any port of a switch does; False where there is none."""
-    try:
-        data = nl.ask(GETLINK, _ifinfo() + text_attr(_IFLA_IFNAME, name))
-    except Refusal:
-        return False
-    return number(attrs(data, IFINFO.size).get(_IFLA_PROMISCUITY, b"")) > 0
+    return number(details(nl, name).get(_IFLA_PROMISCUITY, b"")) > 0
 
 
 def links(nl: Netlink) -> Iterator[Link]:

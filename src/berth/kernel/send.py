@@ -130,7 +130,7 @@ def _shape_messages(nl: Netlink, op: Op) -> Iterator[Message]:
 
 
 def _send_load(ops: Sequence[Op]) -> None:
-    """What a link of the host's own carries. Only an uplink has that: no other command loads what it takes.
+    """A NIC into its bridge or out of it, and what either carries. Only an uplink has that: no other command loads it.
 
     IPv6 addresses that only change their link are usable at once: they were found unique before. The flag that says
     so of a single address (nodad) would stay on it.
@@ -144,10 +144,18 @@ def _send_load(ops: Sequence[Op]) -> None:
     _set([replace(setting, value="0") for setting in before])
     try:
         with Netlink(ROUTE) as nl:
-            _batch(nl, [(op, message) for op in ops for message in _encode(moved.encode, nl, op)])
+            for port, run in groupby(ops, key=_plugged_in):
+                _batch(nl, [(op, message) for op in run for message in _encode(moved.encode, nl, op)])
+                if port is not None:
+                    moved.await_bridge(nl, port)
             moved.await_addresses(nl, devs)
     finally:
         _set(before)
+
+
+def _plugged_in(op: Op) -> Port | None:
+    """The port that an operation puts into a bridge; None of any other operation."""
+    return port if isinstance(port := subject(op), Port) and port.master else None
 
 
 def _send_tunnels(ops: Sequence[Op]) -> None:

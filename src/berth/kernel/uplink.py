@@ -19,7 +19,6 @@ from berth.errors import NotFound, Refused
 from berth.hostconfig import File
 from berth.kernel import clients, moved, neighbours, netns, ovs, rtnl, sysctl
 from berth.kernel.netlink import ROUTE, Netlink, attrs
-from berth.kernel.netlink import text as text_attr
 from berth.moved import Moved, MovedAddr, MovedRoute
 from berth.state import HOST, Sysctl
 from berth.uplink.facts import Facts, Nic
@@ -86,6 +85,10 @@ class LinuxUplink:
     def datapath(self) -> str:
         """The datapath of a new bridge of Open vSwitch's. Raises `Unsupported` where none runs."""
         return ovs.datapath()
+
+    def acquaint(self, source: str, target: str) -> None:
+        """Let a link know the neighbours of another, where both are there."""
+        neighbours.acquaint(source, target)
 
     def solicit(self, dev: str) -> None:
         """Ask the routers of a link to advertise themselves."""
@@ -180,7 +183,7 @@ def _nic(nl: Netlink, link: rtnl.Link, every: dict[int, rtnl.Link], master: rtnl
     return Nic(
         name=link.name,
         kind=link.kind,
-        type=rtnl.IFINFO.unpack_from(_ask(nl, link.name))[1],
+        type=rtnl.IFINFO.unpack_from(rtnl.told(nl, link.name))[1],
         mac=link.mac,
         mtu=link.mtu,
         up=link.up,
@@ -193,12 +196,8 @@ def _nic(nl: Netlink, link: rtnl.Link, every: dict[int, rtnl.Link], master: rtnl
     )
 
 
-def _ask(nl: Netlink, name: str) -> bytes:
-    return nl.ask(rtnl.GETLINK, rtnl.IFINFO.pack(0, 0, 0, 0, 0) + text_attr(3, name))
-
-
 def _carrier(nl: Netlink, name: str) -> bool:
-    return nl.index(name) is not None and attrs(_ask(nl, name), rtnl.IFINFO.size).get(_IFLA_CARRIER) == b"\1"
+    return rtnl.details(nl, name).get(_IFLA_CARRIER) == b"\1"
 
 
 def _wireless(link: rtnl.Link) -> bool:

@@ -16,8 +16,11 @@ from berth.state import MARK, NftPass
 
 
 def loaded(family: str) -> bool:
-    """Whether there is a filter table of the legacy kind: to ask iptables for one would make it."""
-    return "filter" in (sysctl.content(f"/proc/net/{family}_tables_names") or "").split()
+    """Whether there is a filter table of the legacy kind: to ask iptables for one would make it.
+
+    /proc/net would be the main thread's, which may be in a sandbox.
+    """
+    return "filter" in (sysctl.content(f"/proc/thread-self/net/{family}_tables_names") or "").split()
 
 
 def listed(family: str) -> list[list[str]]:
@@ -25,7 +28,7 @@ def listed(family: str) -> list[list[str]]:
     if not loaded(family):
         return []
     try:
-        done = subprocess.run([_tool(family), "-w", "-S"], capture_output=True, text=True, check=False)
+        done = subprocess.run([tool(family), "-w", "-S"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         return []
     return [shlex.split(line) for line in done.stdout.splitlines()]
@@ -64,18 +67,19 @@ def delete(entry: NftPass) -> None:
             _run(entry, ["-D", entry.chain, *entry.rule()])
 
 
-def _tool(family: str) -> str:
+def tool(family: str) -> str:
+    """The program whose tables of a family those are."""
     return "iptables-legacy" if family == "ip" else "ip6tables-legacy"
 
 
 def _run(entry: NftPass, words: list[str]) -> None:
-    argv = ["setpriv", "--pdeathsig", "KILL", _tool(entry.family), "-w", *words]
+    argv = ["setpriv", "--pdeathsig", "KILL", tool(entry.family), "-w", *words]
     try:
         done = subprocess.run(argv, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise Unsupported("setpriv is missing: install util-linux") from None
     if done.returncode == 127:
-        raise Unsupported(f"{_tool(entry.family)} is missing, whose tables are in force: install iptables")
+        raise Unsupported(f"{tool(entry.family)} is missing, whose tables are in force: install iptables")
     complaint = (done.stderr.strip().splitlines() or ["no reason given"])[0]
     if done.returncode == 4 and "ermission" in complaint:
         raise Denied(f"may not run `{shlex.join(argv[3:])}`: run as root (CAP_NET_ADMIN)")

@@ -95,8 +95,7 @@ class SharedTx(SqliteTx):
 
     def network(self, name_or_id: str) -> Network | None:
         """A network of this host's by name or id; else a global one; while etcd is away, one that is used here."""
-        local = super().network(name_or_id)
-        if local is not None and local.scope == "local":
+        if (local := self.local_network(name_or_id)) is not None:
             return local
         nets = self._global()
         by_name = next((net for net in nets.values() if net.name == name_or_id), None)

@@ -182,6 +182,10 @@ class SqliteTx:
         ).fetchone()
         return None if row is None else schema.load_network(row[0])
 
+    def local_network(self, name_or_id: str) -> Network | None:
+        net = SqliteTx.network(self, name_or_id)
+        return net if net is not None and net.scope == "local" else None
+
     def networks(self) -> Sequence[Network]:
         return [schema.load_network(row[0]) for row in self._db.execute("SELECT body FROM network ORDER BY name")]
 

@@ -31,6 +31,10 @@ class HostSide(Protocol):
         """The datapath of a new bridge of Open vSwitch's. Raises `Unsupported` where none runs."""
         ...
 
+    def acquaint(self, source: str, target: str) -> None:
+        """Let a link know the neighbours of another, where both are there."""
+        ...
+
     def solicit(self, dev: str) -> None:
         """Ask the routers of a link to advertise themselves."""
         ...

@@ -22,8 +22,8 @@ import socket
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -163,6 +163,16 @@ class Dockerd:
         assert self._daemon is not None
         self._daemon.kill()
         self._daemon.wait()
+
+    @contextmanager
+    def held_up(self) -> Iterator[None]:
+        """The daemon takes connections, but answers nothing."""
+        pid = (self.home / "docker.pid").read_text()
+        self.run(["kill", "-STOP", pid]).check_returncode()
+        try:
+            yield
+        finally:
+            self.run(["kill", "-CONT", pid]).check_returncode()
 
     def restart(self) -> None:
         """Stop the daemon and start it again."""

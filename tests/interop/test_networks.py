@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from subprocess import PIPE
 
 import pytest
@@ -279,6 +280,15 @@ def test_names_and_aliases(harbour: Harbour) -> None:
     harbour.start("c1", "nat")
     for name in ("web", "www"):
         assert harbour.inside("c1", "wget", "-q", "-O-", f"http://{name}/") == "web"
+
+
+def test_berth_learns_names_of_a_docker_that_is_busy(harbour: Harbour) -> None:
+    harbour.network("nat")
+    until(lambda: [net["Name"] for net in harbour.berth("network", "ls")] == ["nat"])
+    harbour.start("c1", "nat")
+    with harbour.engine.held_up():
+        time.sleep(4)  # longer than Berth waits for an answer
+    until(lambda: [ep["name"] for ep in harbour.berth("endpoint", "ls")] == ["c1"])
 
 
 def test_another_containers_network_and_the_hosts(harbour: Harbour) -> None:

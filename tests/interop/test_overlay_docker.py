@@ -103,7 +103,7 @@ def test_who_leaves_leaves_the_network_to_the_others(two: Two) -> None:
     b = other.start("blue", "wide")
     one.docker("rm", "-f", "red")
     one.docker("network", "rm", "wide")
-    assert [net["Name"] for net in other.berth("network", "ls")] == ["wide"]
+    until(lambda: [net["Name"] for net in other.berth("network", "ls")] == ["wide"])
     c = other.start("cyan", "wide")
     assert len({b, c}) == 2 and pings(other, "cyan", b)
     one.docker("network", "create", *WIDE, SUBNET, "wide")  # and joins again

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from berth.daemon.attempt import attempt
@@ -19,13 +20,14 @@ from berth.daemon.pace import Pace
 from berth.daemon.worker import Worker
 from berth.engine.engine import Engine
 from berth.errors import NotFound
-from berth.plugins.docker.names import ask
+from berth.plugins.docker.names import Names, ask
 
 _ROUND = 10  # seconds, at least
 _FORGOTTEN = 30  # seconds for which something has to look forgotten
 _BREATH = 0.03  # seconds between a change of the firewall by somebody else and a look at it
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
-_LATER = 1  # second: when Docker has written down what it was asked for
+_LATER = 1  # second: when Docker has mostly written down what it was asked for
+_ASKED = 30  # times that Docker is asked for names, a second apart: it may be busy, or starting
 _PATIENCE = 15  # seconds for Docker to put an endpoint into its sandbox
 log = logging.getLogger("berth")
 
@@ -40,6 +42,7 @@ class Tidy:
         self._suspects: dict[str, float] = {}  # since when, by endpoint
         self._loop = asyncio.get_running_loop()
         self._again = False  # the firewall has changed since it was looked at
+        self._news: set[str] = set()  # networks that Docker has names for since it was asked
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def sweep(self) -> None:
@@ -73,15 +76,21 @@ class Tidy:
 
     def learn(self, network: str) -> None:
         """Find out what Docker calls a network and the containers on it."""
+        self._news.add(network)
         self._begin(f"learn {network}", lambda: self._learn(network))
 
     def _begin(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """Start a chore that is not under way."""
 
+        async def work() -> None:
+            try:
+                await chore()
+            finally:
+                del self._under_way[name]  # here: between its last look for more to do and this nobody can ask for it
+
         def begin() -> None:
             if name not in self._under_way:
-                self._under_way[name] = task = asyncio.create_task(chore())
-                task.add_done_callback(lambda _: self._under_way.pop(name))
+                self._under_way[name] = asyncio.create_task(work())
 
         self._loop.call_soon_threadsafe(begin)
 
@@ -98,19 +107,23 @@ class Tidy:
                 return
 
     async def _learn(self, network: str) -> None:
-        await asyncio.sleep(_LATER)
-        names = await asyncio.to_thread(ask, network)
-        if names is not None:
-            known = (network, names.network, names.endpoints)
-            await attempt(self._worker.run(lambda: self._engine.rename(*known)))
-            await attempt(self._worker.run(lambda: self._compare(network, names.network)))
+        """Until Docker has told all names: it writes them down late, and one that is busy does not answer."""
+        left = 0
+        while (left := _ASKED if network in self._news else left - 1) > 0:
+            self._news.discard(network)
+            await asyncio.sleep(_LATER)
+            names = await asyncio.to_thread(ask, network)
+            if names is not None and await attempt(self._worker.run(partial(self._name, network, names))):
+                left = 0
 
-    def _compare(self, network: str, name: str) -> None:
-        """Tell of a network over several hosts that has another name on others, or could not get this one."""
+    def _name(self, network: str, names: Names) -> bool:
+        """Whether those were all; tell of a network that has another name on other hosts, or could not get it."""
+        every = self._engine.rename(network, names.network, names.endpoints)
         with suppress(NotFound):  # it is gone again
             net = self._engine.network(network)
-            if net.scope == "global" and net.name != name:
-                log.warning("the network that Docker calls %s is %s for all hosts", name, net.name)
+            if every and net.scope == "global" and net.name != names.network:
+                log.warning("the network that Docker calls %s is %s for all hosts", names.network, net.name)
+        return every
 
     async def run(self) -> None:
         """Once everything, then a round now and again."""

@@ -102,9 +102,9 @@ class Engine:
         """Unplug the endpoint of that id. One that is gone already is fine."""
         return attach.release(self._parts, identity)
 
-    def rename(self, network: str, name: str, endpoints: Mapping[str, str]) -> None:
-        """Call a network, and endpoints of it by their ids, by other names; none that is taken or not valid."""
-        networks.rename(self._parts, network, name, endpoints)
+    def rename(self, network: str, name: str, endpoints: Mapping[str, str]) -> bool:
+        """Call a network, and endpoints of it by their ids, by other names; see `engine.networks`."""
+        return networks.rename(self._parts, network, name, endpoints)
 
     def announce(self, identity: str, ns: str) -> bool:
         """Tell the neighbours of a handed-over endpoint that is up in a namespace by now; False: it is not yet."""

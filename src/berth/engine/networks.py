@@ -12,7 +12,7 @@ from berth.engine import pools, served
 from berth.engine.parts import Parts
 from berth.engine.reach import scope_of
 from berth.errors import Invalid, NotFound, Taken
-from berth.model import Ipam, Network, NetworkSpec, Subnet
+from berth.model import Ipam, Network, NetworkSpec, Placement, Subnet
 from berth.plan import diff
 from berth.seams import Intent, Outcome, Tx
 from berth.state import within
@@ -108,12 +108,15 @@ def remove(parts: Parts, name: str, *, dry_run: bool) -> Outcome[Network]:
         return Outcome(net, plan)
 
 
-def rename(parts: Parts, ident: str, name: str, endpoints: Mapping[str, str]) -> None:
-    """Call a network, and endpoints of it by their ids, by other names. One that is taken or not valid is left out."""
+def rename(parts: Parts, ident: str, name: str, endpoints: Mapping[str, str]) -> bool:
+    """Call a network, and endpoints of it by their ids, by other names. One that is taken or not valid is left out.
+
+    Whether a name was given for each endpoint that Docker has here.
+    """
     with parts.changing(), parts.store.write() as tx:
         net = tx.network(ident)
         if net is None or (net.id != ident and net.scope == "local"):
-            return
+            return True
         mine = net.id == ident or net.name == net.id[:12]  # nor another name than another host's Docker has for it
         with suppress(Invalid):
             if net.name != name and mine and tx.network(spec.network_name(name)) is None:
@@ -123,6 +126,9 @@ def rename(parts: Parts, ident: str, name: str, endpoints: Mapping[str, str]) ->
             with suppress(Invalid):
                 if ep is not None and ep.network == net.id and not tx.named(net.id, spec.endpoint_name(called)):
                     tx.save_endpoint(replace(ep, name=called))
+    with parts.store.read() as tx:
+        here = [ep for ep in tx.endpoints(network=net.id) if ep.host in ("", parts.store.host)]
+    return all(ep.id in endpoints for ep in here if ep.placement is Placement.HANDOVER)
 
 
 def find(tx: Tx, name: str) -> Network:

@@ -76,15 +76,15 @@ class Told(Engine):
             "detach", lambda: release(identity), lambda _: [] if gone is None else [self._endpoint("detach", gone)]
         )
 
-    def rename(self, network: str, name: str, endpoints: Mapping[str, str]) -> None:
+    def rename(self, network: str, name: str, endpoints: Mapping[str, str]) -> bool:
         """Call a network and endpoints of it by other names."""
         rename, before = super().rename, self._names(network)
 
-        def changes(_: None) -> list[Event]:
+        def changes(_: bool) -> list[Event]:
             after = self._names(network)
             return [event for key, event in after.items() if key in before and before[key].name != event.name]
 
-        self._told("rename", lambda: rename(network, name, endpoints), changes)
+        return self._told("rename", lambda: rename(network, name, endpoints), changes)
 
     def publish(self, identity: str, wanted: Sequence[PortRequest]) -> Sequence[PortMapping]:
         """Publish ports of an endpoint in place of those it has."""

@@ -22,7 +22,6 @@ import struct
 import sys
 import threading
 import time
-from base64 import b64decode
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -39,7 +38,9 @@ from berth.errors import BerthError
 from berth.model import Endpoint, HostRecord, Network, Sandbox
 from berth.store import feed
 from berth.store.etcd import Held
-from berth.store.gateway import Gateway, Members, b64
+from berth.store.gateway import Gateway, Members
+from berth.store.grpc import framed
+from berth.store.rpc import GRANT, KEEP_ALIVE, RANGE, TXN, WATCH
 
 _TTL, _BEAT = 60, 5  # seconds, as a daemon's
 _YIELD = 19  # nice(2)
@@ -55,7 +56,7 @@ _WATCH = (
     (":method", "POST"),
     (":scheme", "http"),
     (":authority", "etcd"),
-    (":path", feed.PATH),
+    (":path", WATCH.path),
     ("te", "trailers"),
     ("content-type", "application/grpc"),
 )
@@ -71,7 +72,7 @@ class Ear(asyncio.Protocol):
     size = 0
 
     def __init__(self, prefix: bytes) -> None:
-        self._ask = feed.asked(prefix, 0)
+        self._ask = framed(WATCH.asks.encode(feed.asked(prefix, 0)))
         self._held = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -138,7 +139,7 @@ class Agents:
         await self._register_all(range(size), lease)
 
     def _grant(self, gateway: Gateway) -> int:
-        return int(gateway.call("/v3/lease/grant", {"TTL": str(_TTL)})["ID"])
+        return int(gateway.call(GRANT, {"TTL": _TTL})["ID"])
 
     async def _register_all(self, numbers: range, lease: int = 0) -> None:
         parts = [numbers[first : first + _HOSTS_AT_ONCE] for first in range(0, len(numbers), _HOSTS_AT_ONCE)]
@@ -157,7 +158,7 @@ class Agents:
                 _put(f"name/{ep.network}/{ep.name}", ep.id.encode(), own),
                 _put(f"held/{ep.network}/{ep.addresses[0].ip}", msgspec.json.encode(Held(ep.host, ep.id)), 0),
             ]
-        gateway.call("/v3/kv/txn", {"success": puts})
+        gateway.call(TXN, {"success": puts})
         with self._lock:
             self._endpoints += [ep for ep, _ in found]
             self._leases += [own for _, own in found]
@@ -199,7 +200,7 @@ class Agents:
             ep = replace(self._endpoints[number % len(self._endpoints)], vtep=_vtep(tag, number))
             lease = self._leases[number % len(self._leases)]
             puts.append(_put(f"seen/endpoint/{ep.network}/{ep.id}", schema.dump(ep), lease))
-        gateway.call("/v3/kv/txn", {"success": puts})
+        gateway.call(TXN, {"success": puts})
 
     async def _spread(self, work: Sequence[Callable[[Gateway], None]]) -> None:
         """Do it all, with so many writers, in order of the beginnings."""
@@ -221,7 +222,7 @@ class Agents:
                 time.sleep(max(0, start + _BEAT * number / len(leases) - time.monotonic()))
                 gateway = gateways[number % len(gateways)]
                 with suppress(BerthError):  # a busy etcd: there will be a next time
-                    gateway.call("/v3/lease/keepalive", {"ID": str(lease)})
+                    gateway.call(KEEP_ALIVE, {"ID": lease})
             time.sleep(max(0.1, start + _BEAT - time.monotonic()))
 
 
@@ -230,7 +231,7 @@ def _vtep(tag: int, number: int) -> str:
 
 
 def _put(key: str, data: bytes, lease: int) -> dict[str, object]:
-    return {"requestPut": {"key": b64(f"/berth/{key}".encode()), "value": b64(data), "lease": str(lease)}}
+    return {"request_put": {"key": f"/berth/{key}".encode(), "value": data, "lease": lease}}
 
 
 async def main() -> None:
@@ -241,8 +242,8 @@ async def main() -> None:
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     gateway = Gateway(Members(tuple(members)))
-    found = gateway.call("/v3/kv/range", {"key": b64(f"/berth/seen/network/{network}".encode())})
-    agents = Agents(schema.load_network(b64decode(found["kvs"][0]["value"])), members)
+    found = gateway.call(RANGE, {"key": f"/berth/seen/network/{network}".encode()})
+    agents = Agents(schema.load_network(found["kvs"][0]["value"]), members)
     loop = asyncio.get_running_loop()
     while words := (await loop.run_in_executor(None, sys.stdin.readline)).split():
         said: object = None

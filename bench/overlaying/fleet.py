@@ -20,6 +20,7 @@ from berth.client import Client, reachable
 from berth.errors import BerthError
 from berth.model import NetworkSpec
 from berth.store.gateway import Gateway, Members
+from berth.store.rpc import GRANT
 
 HOSTS = ("h1", "h2", "h3")
 ETCD = tuple((f"10.0.0.{number}", 2379) for number in (252, 253, 254))
@@ -124,7 +125,7 @@ class Fleet:
     def _takes_writes(self) -> bool:
         gateway = self.gateway()
         try:
-            gateway.call("/v3/lease/grant", {"TTL": "5"})
+            gateway.call(GRANT, {"TTL": 5})
         except BerthError:
             return False
         finally:

@@ -18,7 +18,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from base64 import b64decode
 from contextlib import suppress
 from functools import partial
 from ipaddress import ip_address
@@ -28,7 +27,8 @@ from typing import Any
 
 from attaching import spaces
 from berth.model import AttachRequest
-from berth.store.gateway import after, b64
+from berth.store.gateway import after
+from berth.store.rpc import RANGE
 from overlaying.fleet import HOSTS, NETWORK, Fleet, until
 from overlaying.herd import Herd
 
@@ -121,8 +121,8 @@ def _stored(fleet: Fleet) -> dict[str, int]:
         sizes[what] = 0
         for prefix in prefixes:
             key = f"/berth/{prefix}".encode()
-            found = gateway.call("/v3/kv/range", {"key": b64(key), "range_end": b64(after(key))}).get("kvs", [])
-            whole = sum(len(b64decode(kv["key"])) + len(b64decode(kv["value"])) for kv in found)
+            found = gateway.call(RANGE, {"key": key, "range_end": after(key)})["kvs"]
+            whole = sum(len(kv["key"]) + len(kv["value"]) for kv in found)
             sizes[what] += whole // max(1, len(found))
     gateway.close()
     return sizes

@@ -15,7 +15,8 @@ from pathlib import Path
 from berth.client import Client
 from berth.errors import BerthError
 from berth.spec import attach_request
-from berth.store.gateway import Gateway, Members
+from berth.store.gateway import Gateway, Members, authority
+from berth.store.rpc import GRANT, RANGE
 
 from .conftest import sh
 from .overlay_hosts import Hosts
@@ -98,7 +99,7 @@ class World(Hosts):
     def _takes_writes(self) -> bool:
         gateway = Gateway(self.where)
         try:
-            gateway.call("/v3/lease/grant", {"TTL": "5"})
+            gateway.call(GRANT, {"TTL": 5})
         except BerthError:
             return False
         finally:
@@ -108,9 +109,9 @@ class World(Hosts):
     def compact(self) -> None:
         """Forget all of etcd's history but the present."""
         gateway = Gateway(self.where)
-        revision = gateway.call("/v3/kv/range", {"key": "AA=="})["header"]["revision"]
-        gateway.call("/v3/kv/compaction", {"revision": revision, "physical": True})
+        revision = gateway.call(RANGE, {"key": b"\0"})["header"]["revision"]
         gateway.close()
+        sh(f"ETCDCTL_API=3 etcdctl --endpoints={','.join(map(authority, self.where.endpoints))} compact {revision}")
 
     # --- hosts ----------------------------------------------------------------------------------------------
 

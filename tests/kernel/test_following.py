@@ -16,7 +16,9 @@ from berth.errors import NotFound, Refused
 from berth.model import AttachRequest, Endpoint, HostRecord, Network, NetworkSpec, Sandbox
 from berth.seams import Heard
 from berth.store.etcd import SharedTx
-from berth.store.gateway import Gateway, Json
+from berth.store.gateway import Gateway
+from berth.store.protobuf import Said
+from berth.store.rpc import GRANT, TXN, Method
 from berth.store.shared import SharedStore
 from store.cluster import Cluster
 from store.nouns import detach
@@ -161,18 +163,18 @@ def test_a_tunnel_that_somebody_removed_is_there_again_after_an_attach(ground: G
 
 
 def test_an_attach_reads_with_the_lock_only(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    asked: list[Method] = []
     call = Gateway.call
 
-    def count(gateway: Gateway, path: str, message: Json) -> Json:
-        asked.append(path)
-        return call(gateway, path, message)
+    def count(gateway: Gateway, method: Method, message: Said) -> Said:
+        asked.append(method)
+        return call(gateway, method, message)
 
     ground.host.sandbox("c1")
     monkeypatch.setattr(Gateway, "call", count)
     request, _, _ = ground.engine.wanted(AttachRequest("wide", "c1", addresses=(ip_address("10.60.0.9"),)))
     ground.engine.attach(request)
-    assert [path for path in asked if path != "/v3/lease/grant"] == ["/v3/kv/txn"] * 2
+    assert [method for method in asked if method is not GRANT] == [TXN] * 2
 
 
 def test_a_network_that_was_removed_and_not_heard_of_is_not_attached_to(ground: Ground) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from berth import schema
 from berth.errors import BerthError
-from berth.store.gateway import Gateway, b64
+from berth.store.gateway import Gateway
+from berth.store.rpc import GRANT, REVOKE, TXN
 
 from .conftest import Host, sh
 from .overlay_hosts import pings
@@ -146,7 +147,7 @@ def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
     """Of 400 endpoints on a simulated host, a hundred of which move to another underlay address in each transaction."""
     world, net = model.world, model.network()
     gateway = Gateway(world.where)
-    lease = int(gateway.call("/v3/lease/grant", {"TTL": "300"})["ID"])
+    lease = gateway.call(GRANT, {"TTL": 300})["ID"]
     with model.store.read() as tx:
         known = tx.endpoints(network=net.id)[0]
     pattern = json.loads(schema.dump(known))
@@ -158,10 +159,9 @@ def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
             ep = {**pattern, "id": f"{at:064x}", "name": f"sim{at}", "host": "sim", "vtep": f"10.0.0.{100 + step % 7}"}
             ep["mac"] = f"02:50:00:00:{at >> 8:02x}:{at & 255:02x}"
             ep["addresses"] = [f"10.{51 + (at >> 8)}.0.{at & 255}/8"]
-            key = b64(f"/berth/seen/endpoint/{net.id}/{ep['id']}".encode())
-            value = b64(msgspec.json.encode(ep))
-            ops.append({"requestPut": {"key": key, "value": value, "lease": str(lease)}})
-        gateway.call("/v3/kv/txn", {"success": ops})
+            key = f"/berth/seen/endpoint/{net.id}/{ep['id']}".encode()
+            ops.append({"request_put": {"key": key, "value": msgspec.json.encode(ep), "lease": lease}})
+        gateway.call(TXN, {"success": ops})
         changes += len(ops)
         time.sleep(max(0.0, begun + (step + 1) / 10 - time.monotonic()))
     seconds = time.monotonic() - begun
@@ -174,7 +174,7 @@ def test_a_thousand_changes_a_second_are_followed(model: Model) -> None:
         return all(each in told for told in map(world.tells, world.names) for each in want)
 
     tell("all three have followed", until(followed, "they lag", 90))
-    gateway.call("/v3/lease/revoke", {"ID": str(lease)})
+    gateway.call(REVOKE, {"ID": lease})
     gateway.close()
     tell("and all of them are gone again", model.recovery("the simulated endpoints stay", 60))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from berth.errors import BerthError
 from berth.store.gateway import Gateway, Members
+from berth.store.rpc import GRANT
 
 
 def free_ports(count: int) -> list[int]:
@@ -73,7 +75,7 @@ class Cluster:
         gateway = Gateway(where or self.where)
         while True:
             try:
-                gateway.call("/v3/lease/grant", {"TTL": "5"})
+                gateway.call(GRANT, {"TTL": 5})
                 gateway.close()
                 return
             except BerthError:
@@ -102,12 +104,19 @@ class Cluster:
     def leader(self) -> int:
         """The number of the member that leads."""
         for number in self.processes:
-            gateway = Gateway(Members((("127.0.0.1", self.clients[number]),)))
-            status = gateway.call("/v3/maintenance/status", {})
-            gateway.close()
-            if status["leader"] == status["header"]["member_id"]:
+            (status,) = json.loads(self.ctl("endpoint", "status", "--write-out=json", number=number))
+            if status["Status"]["leader"] == status["Status"]["header"]["member_id"]:
                 return number
         raise AssertionError("nobody leads")
+
+    def ctl(self, *args: str, number: int = 0) -> str:
+        """What `etcdctl …` prints, of a member."""
+        files = zip(("--cacert", "--cert", "--key"), self.tls, strict=False)
+        place = f"--endpoints={'https' if self.tls else 'http'}://127.0.0.1:{self.clients[number]}"
+        argv = ["etcdctl", place, *(f"{option}={path}" for option, path in files), *args]
+        done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "ETCDCTL_API": "3"})
+        assert done.returncode == 0, f"{args}: {done.stdout}{done.stderr}"
+        return done.stdout
 
     def close(self) -> None:
         """End all that runs."""

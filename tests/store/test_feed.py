@@ -9,38 +9,40 @@ from itertools import islice
 import pytest
 
 from berth.store.feed import Change, watch
-from berth.store.gateway import Away, Compacted, Gateway, Members, b64
+from berth.store.gateway import Away, Compacted, Gateway, Members
+from berth.store.rpc import TXN
 from store.cluster import Cluster
 
 _MANY, _SIZE = 300, 4000  # changes, bytes: many times what HTTP/2 sends before it is told that there is room
 
 
 def _put(gateway: Gateway, key: str, value: bytes) -> int:
-    told = gateway.call("/v3/kv/put", {"key": b64(key.encode()), "value": b64(value)})
-    return int(told["header"]["revision"])
+    put = {"request_put": {"key": key.encode(), "value": value}}
+    return int(gateway.call(TXN, {"success": [put]})["header"]["revision"])
 
 
 def test_every_change_comes_once_and_in_order(etcd: Cluster, prefix: str) -> None:
-    gateway = Gateway(etcd.where)
+    gateway, listening = Gateway(etcd.where), Gateway(etcd.where)
     wanted = []
     for number in range(_MANY):
         key, value = f"{prefix}{number}", bytes([number % 251]) * _SIZE
         wanted.append(Change(key.encode(), value, _put(gateway, key, value), gone=False))
-    told = gateway.call("/v3/kv/deleterange", {"key": b64(f"{prefix}0".encode())})
-    wanted.append(Change(f"{prefix}0".encode(), b"", int(told["header"]["revision"]), gone=True))
-    news = watch(gateway, prefix.encode(), wanted[0].revision, [])
+    told = gateway.call(TXN, {"success": [{"request_delete_range": {"key": f"{prefix}0".encode()}}]})
+    wanted.append(Change(f"{prefix}0".encode(), b"", told["header"]["revision"], gone=True))
+    news = watch(listening, prefix.encode(), wanted[0].revision, [])
     heard = (change for each in news for change in each.changes)
     assert list(islice(heard, len(wanted))) == wanted
     _put(gateway, f"{prefix}later", b"x")
     assert next(heard).value == b"x"
     gateway.close()
+    listening.close()
 
 
 def test_from_what_is_compacted(own_etcd: Cluster) -> None:
     gateway = Gateway(own_etcd.where)
     for number in range(5):
         last = _put(gateway, "/a", b"%d" % number)
-    gateway.call("/v3/kv/compaction", {"revision": str(last), "physical": True})
+    own_etcd.ctl("compact", str(last))
     with pytest.raises(Compacted, match=str(last)):
         list(watch(gateway, b"/a", 2, []))
     gateway.close()

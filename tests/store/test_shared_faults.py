@@ -16,8 +16,9 @@ from berth.engine.engine import Engine
 from berth.engine.parts import forget
 from berth.errors import Denied, Invalid, Refused
 from berth.model import HostRecord
-from berth.store.gateway import Away, Gateway, Members, members
+from berth.store.gateway import Away, Members, members
 from berth.store.keyspace import View
+from berth.store.rpc import RANGE, REVOKE
 from berth.store.shared import SharedStore
 from store.cluster import Cluster
 from store.conftest import MakeHost
@@ -159,7 +160,7 @@ def test_who_was_held_up_for_too_long_changes_nothing(etcd: Cluster, host: MakeH
     net = make(a, network())
     with pytest.raises(Refused, match="other hosts went on"), a.write() as tx:
         ep = take(tx, net, "one")
-        a._space.gateway.call("/v3/lease/revoke", {"ID": str(a._space.lock_lease())})
+        a._space.gateway.call(REVOKE, {"ID": a._space.lock_lease()})
         assert attach(b, net, "two").addresses == ep.addresses
     assert names(a, net) == {"two"}
     attach(a, net, "one")
@@ -201,8 +202,8 @@ def test_a_watch_over_a_compaction(own_etcd: Cluster, host: MakeHost) -> None:
     # It does not hear while the member is silent; all that it missed is compacted when it comes back.
     watcher = a._watchers[0]
     watcher._next = 2
-    revision = a._space.gateway.call("/v3/kv/range", a._space.one("lock"))["header"]["revision"]
-    a._space.gateway.call("/v3/kv/compaction", {"revision": revision, "physical": True})
+    revision = a._space.gateway.call(RANGE, a._space.one("lock"))["header"]["revision"]
+    own_etcd.ctl("compact", str(revision))
     heard.clear()
     own_etcd.kill()
     own_etcd.start()
@@ -222,15 +223,15 @@ def test_a_read_of_what_is_compacted_says_so(etcd: Cluster, host: MakeHost) -> N
     view = View(a._space, writing=False)
     view.range("seen/host/")
     attach(a, net, "one")
-    revision = a._space.gateway.call("/v3/kv/range", a._space.one("lock"))["header"]["revision"]
-    a._space.gateway.call("/v3/kv/compaction", {"revision": revision, "physical": True})
+    revision = a._space.gateway.call(RANGE, a._space.one("lock"))["header"]["revision"]
+    etcd.ctl("compact", str(revision))
     with pytest.raises(Refused, match="try again"):
         view.range("held/")
 
 
 @pytest.fixture(scope="module")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CA, and one certificate for server and clients: without a CN, which etcd's gateway refuses beside users."""
+    """A CA, and one certificate for server and clients."""
     directory = tmp_path_factory.mktemp("tls")
     (directory / "ext").write_text("subjectAltName=IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n")
     key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -batch"
@@ -252,22 +253,17 @@ def closed(tmp_path: Path, certificates: Path) -> Iterator[Cluster]:
     try:
         places = cluster.where.endpoints
         cluster.ready(Members(places, tls=True, ca=files[0], cert=files[1], key=files[2]))
-        gateway = Gateway(Members(places, tls=True, ca=files[0], cert=files[1], key=files[2]))
-        for path, message in (
-            ("user/add", {"name": "root", "password": "r"}),
-            ("role/add", {"name": "root"}),
-            ("user/grant", {"user": "root", "role": "root"}),
-            ("user/add", {"name": "berth", "password": "s3cret/@"}),
-            ("role/add", {"name": "berth"}),
-            (
-                "role/grant",
-                {"name": "berth", "perm": {"permType": 2, "key": "L2JlcnRoLw==", "range_end": "L2JlcnRoMA=="}},
-            ),
-            ("user/grant", {"user": "berth", "role": "berth"}),
-            ("enable", {}),
+        for line in (
+            "user add root:r",
+            "role add root",
+            "user grant-role root root",
+            "user add berth:s3cret/@",
+            "role add berth",
+            "role grant-permission berth readwrite /berth/ /berth0",
+            "user grant-role berth berth",
+            "auth enable",
         ):
-            gateway.call(f"/v3/auth/{path}", message)
-        gateway.close()
+            cluster.ctl(*line.split())
         yield cluster
     finally:
         cluster.close()

@@ -16,7 +16,9 @@ import pytest
 from berth.errors import NotFound, Refused, Taken
 from berth.model import Endpoint, HostRecord
 from berth.seams import Store
-from berth.store.gateway import Gateway, Json
+from berth.store.gateway import Gateway
+from berth.store.protobuf import Said
+from berth.store.rpc import GRANT, RANGE, REVOKE, TXN, Method
 from berth.store.shared import SharedStore, Terms
 from store.cluster import Cluster
 from store.conftest import MakeHost
@@ -36,8 +38,8 @@ def die(store: SharedStore) -> None:
     """What the others see at once of a host whose lease runs out."""
     space = store._space
     key = f"seen/host/{store.host}"
-    host = space.values(space.gateway.call("/v3/kv/range", space.one(key)))[key]
-    space.gateway.call("/v3/lease/revoke", {"ID": str(host.lease)})
+    host = space.values(space.gateway.call(RANGE, space.one(key)))[key]
+    space.gateway.call(REVOKE, {"ID": host.lease})
 
 
 def of_all(store: Store) -> list[Endpoint]:
@@ -183,18 +185,18 @@ def test_what_is_foreseen_is_read_with_the_lock(etcd: Cluster, host: MakeHost, m
     a, b = host(etcd, "a"), host(etcd, "b")
     net = make(a, network())
     wanted = attach(a, net, "one").addresses[0].ip + 1
-    asked, call = list[str](), Gateway.call
+    asked, call = list[Method](), Gateway.call
 
-    def counted(gateway: Gateway, path: str, message: Json) -> Json:
-        asked.append(path)
-        return call(gateway, path, message)
+    def counted(gateway: Gateway, method: Method, message: Said) -> Said:
+        asked.append(method)
+        return call(gateway, method, message)
 
     monkeypatch.setattr(Gateway, "call", counted)
     with b.write() as tx:
         tx.foresee(net.id, "two", (wanted,))
         assert not tx.named(net.id, "two") and not tx.resting(net.id)
         take(tx, net, "two", wanted)
-    assert [path for path in asked if path != "/v3/lease/grant"] == ["/v3/kv/txn"] * 2, "the lock, and the change"
+    assert [method for method in asked if method is not GRANT] == [TXN] * 2, "the lock, and the change"
     asked.clear()
     with pytest.raises(Taken), b.write() as tx:
         tx.foresee(net.id, "three", (wanted,))

@@ -7,6 +7,7 @@ import pytest
 from berth.errors import Refused, Unsupported
 from berth.model import HostRecord, Node
 from berth.seams import Store
+from berth.store.rpc import RANGE
 from berth.store.shared import SharedStore, Terms
 from store.cluster import Cluster
 from store.conftest import MakeHost
@@ -89,7 +90,7 @@ def test_another_format_is_refused_and_nothing_is_changed(etcd: Cluster, host: M
 def _keys(store: SharedStore, ident: str) -> list[str]:
     """What etcd still has about a host."""
     space = store._space
-    found = space.values(space.gateway.call("/v3/kv/range", space.below("")))
+    found = space.values(space.gateway.call(RANGE, space.below("")))
     return [key for key in found if key.endswith(f"/{ident}") and not key.startswith("last/")]
 
 

@@ -35,6 +35,7 @@ from berth.seams import Ledger
 from berth.store import nodes
 from berth.store.gateway import Away
 from berth.store.keyspace import Value, View
+from berth.store.rpc import REVOKE
 from berth.store.sqlite import SqliteTx, Transaction
 
 _ID = 64  # digits of an id
@@ -378,7 +379,7 @@ class SharedTx(SqliteTx):
         """
         host = self.etcd.get(f"seen/host/{identity}")
         if host is not None:
-            self.etcd.space.gateway.call("/v3/lease/revoke", {"ID": str(host.lease)})
+            self.etcd.space.gateway.call(REVOKE, {"ID": host.lease})
             self.etcd.delete(f"seen/host/{identity}")
 
     def nodes(self) -> Sequence[Node]:

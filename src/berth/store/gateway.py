@@ -1,32 +1,29 @@
-"""etcd by its JSON gateway: one kept connection, the next member where one does not answer.
+"""The way to etcd: one kept connection, the next member where one does not answer.
 
-Messages are those of etcd's gRPC API (https://etcd.io/docs/v3.4/dev-guide/api_grpc_gateway/): keys and values in
-base64, 64-bit numbers as text. Every call here may be made twice, when an answer was lost: what is not harmless
-then (a transaction) carries a token by which its caller knows it again.
+Every call here may be made twice, when an answer was lost: what is not harmless then (a transaction) carries a token by
+which its caller knows it again.
 """
 
 from __future__ import annotations
 
-import base64
-import http.client
-import json
+import contextlib
 import socket
 import ssl
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from berth.errors import Denied, Invalid, Refused
-
-Json = dict[str, Any]
+from berth.store.grpc import Broken, Channel, Status
+from berth.store.protobuf import Said
+from berth.store.rpc import AUTHENTICATE, Method
 
 _ANSWER = 3.0  # seconds for one member to answer
 _PATIENCE = 6.0  # seconds for any member to: a new leader is chosen in one or two
 _DOUBT = 0.5  # seconds for one member, and each is asked once only, from then until one answers
 _PAUSE = 0.05  # seconds between two rounds
 _UNAUTHENTICATED, _FAILED = 16, (4, 8, 13, 14)  # gRPC codes: no token; deadline, too busy, internal, unavailable
-_SERVER_ERROR = 500  # HTTP
 
 
 class Away(Refused):
@@ -93,11 +90,6 @@ def authority(place: tuple[str, int]) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def b64(data: bytes) -> str:
-    """Bytes as the gateway takes them."""
-    return base64.b64encode(data).decode()
-
-
 def after(prefix: bytes) -> bytes:
     """The first key behind all that begin with the prefix."""
     return prefix[:-1] + bytes([prefix[-1] + 1])
@@ -110,36 +102,26 @@ class Gateway:
         """Connects on the first call. Raises `Invalid` for certificates that cannot be read."""
         self.where = where
         self._tls = _context(where) if where.tls else None
-        self._link: http.client.HTTPConnection | None = None
+        self._channel: Channel | None = None
         self._at = 0
-        self.token = ""  # of the user's; "" for none
+        self._token = ""  # of the user's; "" for none
         self._away = False  # nobody answered the last call
 
     def close(self) -> None:
         """Hang up."""
-        if self._link is not None:
-            self._link.close()
-            self._link = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
 
-    @property
-    def place(self) -> tuple[str, int]:
-        """The member that is asked."""
-        return self.where.endpoints[self._at % len(self.where.endpoints)]
-
-    def dial(self, protocol: str) -> socket.socket:
-        """A connection of the caller's own to that member, for another protocol (RFC 7301). Raises `OSError`."""
-        sock: socket.socket = self._connection(_ANSWER, protocol).sock
-        return sock
-
-    def call(self, path: str, message: Json) -> Json:
+    def call(self, method: Method, message: Said) -> Said:
         """Ask any member. Raises `Away`, `Compacted`, `Denied`, or `Refused` with what etcd says."""
         until = time.monotonic() + (0 if self._away else _PATIENCE)
-        body = json.dumps(message).encode()
+        asked = method.asks.encode(message)
         while True:
             for _ in self.where.endpoints:
                 try:
-                    return self._authenticated(path, body)
-                except (OSError, http.client.HTTPException, Failing) as error:
+                    return self._authenticated(method, asked)
+                except (OSError, ValueError, Broken, Failing) as error:
                     self.next()
                     why = reason(error)
             if time.monotonic() >= until:
@@ -147,78 +129,81 @@ class Gateway:
                 raise Away(f"etcd at {self.where.url} does not answer ({why}): nothing that hosts share can change")
             time.sleep(_PAUSE)
 
-    def _authenticated(self, path: str, body: bytes) -> Json:
-        if self.where.user and not self.token:
+    def listen(self, method: Method, message: Said, opened: list[socket.socket]) -> Iterator[Said]:
+        """Ask one member, and give all that it answers; this connection can be asked for nothing else then.
+
+        `opened` gets the socket, so that another thread can end the waiting by shutting it down.
+        Raises `Away` when the member goes or does not want to, and what `call` raises.
+        """
+        if self.where.user and not self._token:
             self._login()
         try:
-            return self._ask(path, body)
+            channel = self._connected()
+            opened[:] = [channel.sock]
+            _keep_alive(channel.sock)
+            for answer in channel.stream(method.path, method.asks.encode(message), self._token):
+                channel.sock.settimeout(None)
+                yield method.answers.decode(answer)
+            raise Failing("it has ended")
+        except (OSError, ValueError, Broken, Failing, Status) as error:
+            self.next()
+            raise Away(f"etcd at {self.where.url} does not answer ({reason(error)})") from None
+        finally:
+            self.close()
+
+    def _authenticated(self, method: Method, asked: bytes) -> Said:
+        if self.where.user and not self._token:
+            self._login()
+        try:
+            return self._ask(method, asked)
         except _Unknown:
             if not self.where.user:
                 raise Denied(
                     f"etcd at {self.where.url} wants a user: set BERTH_ETCD_USER and BERTH_ETCD_PASSWORD"
                 ) from None
             self._login()
-            return self._ask(path, body)
+            return self._ask(method, asked)
 
     def _login(self) -> None:
-        self.token = ""
-        login = json.dumps({"name": self.where.user, "password": self.where.password}).encode()
-        self.token = self._ask("/v3/auth/authenticate", login)["token"]
+        self._token = ""
+        login = {"name": self.where.user, "password": self.where.password}
+        self._token = self._ask(AUTHENTICATE, AUTHENTICATE.asks.encode(login))["token"]
 
-    def _ask(self, path: str, body: bytes) -> Json:
-        link = self._connected()
-        link.request("POST", path, body, self._headers())
-        response = link.getresponse()
-        text = response.read()
+    def _ask(self, method: Method, asked: bytes) -> Said:
+        channel = self._connected()
         try:
-            answer: Json = json.loads(text or b"{}")
-        except ValueError:
-            kind = Failing if response.status >= _SERVER_ERROR else Refused
-            raise kind(f"etcd at {self.where.url}: {text.decode(errors='replace').strip()[:200]}") from None
-        self._check(answer)
+            answer = method.answers.decode(channel.call(method.path, asked, self._token))
+        except Status as status:
+            raise self._meant(status) from None
         if self._away:
             self._away = False
-            link.sock.settimeout(_ANSWER)
+            channel.sock.settimeout(_ANSWER)
         return answer
 
-    def _check(self, answer: Json) -> None:
-        text = str(answer.get("error") or answer.get("message") or "")
-        code = answer.get("code", 0)
-        if not text:
-            return
-        if "invalid auth token" in text or "user name is empty" in text or code == _UNAUTHENTICATED:
-            raise _Unknown(text)
+    def _meant(self, status: Status) -> Exception:
+        """What a refusal means here."""
+        text = str(status)
+        if "invalid auth token" in text or "user name is empty" in text or status.code == _UNAUTHENTICATED:
+            return _Unknown(text)
         if "compacted" in text:
-            raise Compacted(f"etcd at {self.where.url} no longer keeps what was being read: try again")
+            return Compacted(f"etcd at {self.where.url} no longer keeps what was being read: try again")
         if "permission denied" in text and not self.where.user:
-            raise _Unknown(text)
+            return _Unknown(text)
         if "permission denied" in text or "authentication failed" in text:
-            raise Denied(f"etcd at {self.where.url} does not let user {self.where.user!r} in: {text}")
-        if code in _FAILED:
-            raise Failing(text)
-        raise Refused(f"etcd at {self.where.url}: {text}")
+            return Denied(f"etcd at {self.where.url} does not let user {self.where.user!r} in: {text}")
+        if status.code in _FAILED:
+            return Failing(text)
+        return Refused(f"etcd at {self.where.url}: {text}")
 
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": self.token} if self.token else {}
-
-    def _connected(self) -> http.client.HTTPConnection:
-        if self._link is None:
-            self._link = self._connection(_DOUBT if self._away else _ANSWER)
-        return self._link
-
-    def _connection(self, timeout: float, protocol: str = "http/1.1") -> http.client.HTTPConnection:
-        host, port = self.place
-        if self._tls is not None:
-            self._tls.set_alpn_protocols([protocol])
-            link: http.client.HTTPConnection = http.client.HTTPSConnection(
-                host, port, timeout=timeout, context=self._tls
-            )
-        else:
-            link = http.client.HTTPConnection(host, port, timeout=timeout)
-        link.connect()
-        # http.client sends head and body apart: with Nagle's algorithm the second would wait for an acknowledgement.
-        link.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return link
+    def _connected(self) -> Channel:
+        if self._channel is None:
+            place = self.where.endpoints[self._at % len(self.where.endpoints)]
+            sock = socket.create_connection(place, _DOUBT if self._away else _ANSWER)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._tls is not None:
+                sock = self._tls.wrap_socket(sock, server_hostname=place[0])
+            self._channel = Channel(sock, "http" if self._tls is None else "https", authority(place))
+        return self._channel
 
     def next(self) -> None:
         """Hang up, and ask another member from now on."""
@@ -241,9 +226,22 @@ def reason(error: Exception) -> str:
 def _context(where: Members) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=where.ca or None)
+        context.set_alpn_protocols(["h2"])
         if where.cert:
             context.load_cert_chain(where.cert, where.key or None)
     except (OSError, ssl.SSLError) as error:
         files = ", ".join(filter(None, (where.ca, where.cert, where.key)))
         raise Invalid(f"cannot use {files} for {where.url}: {reason(error)}") from None
     return context
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Who listens may hear nothing for days: so the kernel asks whether the member is still there."""
+    for level, option, value in (
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 5),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 3),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    ):
+        with contextlib.suppress(OSError):
+            sock.setsockopt(level, option, value)

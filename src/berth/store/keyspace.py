@@ -10,12 +10,13 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from base64 import b64decode
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from berth.errors import Refused
-from berth.store.gateway import Away, Gateway, Json, after, b64
+from berth.store.gateway import Away, Gateway, after
+from berth.store.protobuf import Said
+from berth.store.rpc import CREATED, EQUAL, GRANT, RANGE, TXN, Method
 
 _LOCK = 8  # seconds after which a dead process's lock is gone
 _REUSE = 2.0  # seconds for which a lease serves further transactions; what is left is for the block
@@ -50,25 +51,22 @@ class Keyspace:
         """A key as etcd has it."""
         return (self.prefix + key).encode()
 
-    def one(self, key: str) -> Json:
+    def one(self, key: str) -> Said:
         """The request for one key."""
-        return {"key": b64(self.full(key))}
+        return {"key": self.full(key)}
 
-    def below(self, prefix: str) -> Json:
+    def below(self, prefix: str) -> Said:
         """The request for all keys that begin so."""
-        return {"key": b64(self.full(prefix)), "range_end": b64(after(self.full(prefix)))}
+        return {"key": self.full(prefix), "range_end": after(self.full(prefix))}
 
-    def values(self, answer: Json) -> dict[str, Value]:
+    def values(self, answer: Said) -> dict[str, Value]:
         """The answer to either."""
-        found = {}
-        for kv in answer.get("kvs", ()):
-            key = b64decode(kv["key"]).decode()[len(self.prefix) :]
-            found[key] = Value(b64decode(kv.get("value", "")), int(kv.get("lease", 0)))
-        return found
+        start = len(self.prefix)
+        return {kv["key"].decode()[start:]: Value(kv["value"], kv["lease"]) for kv in answer["kvs"]}
 
     def grant(self, seconds: int) -> int:
         """A new lease's number."""
-        return int(self.gateway.call("/v3/lease/grant", {"TTL": str(seconds)})["ID"])
+        return int(self.gateway.call(GRANT, {"TTL": seconds})["ID"])
 
     def lock_lease(self) -> int:
         """A lease for a lock that is taken now."""
@@ -143,16 +141,16 @@ class View:
             return
         keys = tuple(key for key in keys if key not in self._singles)
         if keys or below:
-            at = {"revision": str(self.revision)} if self.revision else {}
+            at = {"revision": self.revision} if self.revision else {}
             reads = [read | at for read in self._reads(keys, below)]
-            answer = self._call("/v3/kv/txn", {"success": [{"requestRange": read} for read in reads]})
-            self.revision = self.revision or int(answer["header"]["revision"])
+            answer = self._call(TXN, {"success": [{"request_range": read} for read in reads]})
+            self.revision = self.revision or answer["header"]["revision"]
             self._learn(keys, below, answer["responses"])
 
-    def _reads(self, keys: Sequence[str], below: Sequence[str]) -> list[Json]:
+    def _reads(self, keys: Sequence[str], below: Sequence[str]) -> list[Said]:
         return [*map(self.space.one, keys), *map(self.space.below, below)]
 
-    def _learn(self, keys: Sequence[str], below: Sequence[str], responses: Sequence[Json]) -> None:
+    def _learn(self, keys: Sequence[str], below: Sequence[str], responses: Sequence[Said]) -> None:
         found = [self.space.values(response["response_range"]) for response in responses]
         self._singles |= {key: values.get(key) for key, values in zip(keys, found, strict=False)}
         self._read |= dict(zip(below, found[len(keys) :], strict=True))
@@ -177,19 +175,19 @@ class View:
     def _is_dropped(self, key: str) -> bool:
         return any(key.startswith(prefix) for prefix in self._dropped)
 
-    def _fetch(self, request: Json) -> dict[str, Value]:
+    def _fetch(self, request: Said) -> dict[str, Value]:
         self.begin()
         if self.revision:
-            request = request | {"revision": str(self.revision)}
-        answer = self._call("/v3/kv/range", request)
-        self.revision = self.revision or int(answer["header"]["revision"])
+            request = request | {"revision": self.revision}
+        answer = self._call(RANGE, request)
+        self.revision = self.revision or answer["header"]["revision"]
         return self.space.values(answer)
 
-    def _call(self, path: str, message: Json) -> Json:
+    def _call(self, method: Method, message: Said) -> Said:
         if self._away is not None:
             raise self._away
         try:
-            return self.space.gateway.call(path, message)
+            return self.space.gateway.call(method, message)
         except Away as error:
             self._away = error
             raise
@@ -210,14 +208,14 @@ class View:
         space = self.space
         try:
             lease = space.lock_lease()
-            put = {"key": b64(space.full("lock")), "value": b64(self._token.encode()), "lease": str(lease)}
-            reads = [{"requestRange": read} for read in self._reads(self._keys, self._prefixes)]
+            put = {"key": space.full("lock"), "value": self._token.encode(), "lease": lease}
+            reads = [{"request_range": read} for read in self._reads(self._keys, self._prefixes)]
             answer = self._call(
-                "/v3/kv/txn",
+                TXN,
                 {
                     "compare": [self._lock_is(0)],
-                    "success": [{"requestPut": put}, *reads],
-                    "failure": [{"requestRange": space.one("lock")}, *reads],
+                    "success": [{"request_put": put}, *reads],
+                    "failure": [{"request_range": space.one("lock")}, *reads],
                 },
             )
         except Refused as error:
@@ -226,29 +224,28 @@ class View:
             space.forget_lease()
             return False
         first, *found = answer["responses"]
-        if not answer.get("succeeded"):
+        if not answer["succeeded"]:
             # Ours after all, where the answer to the first asking was lost.
             there = space.values(first["response_range"]).get("lock")
             if there is None or there.data != self._token.encode():
                 if there is not None and there.data.startswith(f"{space.host} ".encode()):
-                    self._break(int(first["response_range"]["kvs"][0]["create_revision"]))
+                    self._break(first["response_range"]["kvs"][0]["create_revision"])
                 return False
-            self._lock = int(first["response_range"]["kvs"][0]["create_revision"])
+            self._lock = first["response_range"]["kvs"][0]["create_revision"]
         else:
-            self._lock = int(answer["header"]["revision"])
-        self.revision = int(answer["header"]["revision"])
+            self._lock = answer["header"]["revision"]
+        self.revision = answer["header"]["revision"]
         self._learn(self._keys, self._prefixes, found)
         return True
 
     def _break(self, revision: int) -> None:
         """End a lock of this host's: this one's, or a dead process's, since SQLite lets no two write at once here."""
-        release = {"requestDeleteRange": self.space.one("lock")}
-        self.space.gateway.call("/v3/kv/txn", {"compare": [self._lock_is(revision)], "success": [release]})
+        release = {"request_delete_range": self.space.one("lock")}
+        self.space.gateway.call(TXN, {"compare": [self._lock_is(revision)], "success": [release]})
 
-    def _lock_is(self, revision: int) -> Json:
+    def _lock_is(self, revision: int) -> Said:
         """Compare: nobody else has had the lock since."""
-        key = b64(self.space.full("lock"))
-        return {"key": key, "target": "CREATE", "result": "EQUAL", "create_revision": str(revision)}
+        return {"key": self.space.full("lock"), "target": CREATED, "result": EQUAL, "create_revision": revision}
 
     def commit(self) -> None:
         """Make what was written so, and let go of the lock. Raises `Refused` when the lock was lost, and nothing is.
@@ -261,22 +258,22 @@ class View:
             self._refuse(self._away)
             return
         space, last = self.space, f"last/{self.space.host}"
-        ops: list[Json] = [{"requestDeleteRange": space.below(prefix)} for prefix in self._dropped]
+        ops: list[Said] = [{"request_delete_range": space.below(prefix)} for prefix in self._dropped]
         for key, value in self._writes.items():
-            ops.append(self._put(key, value) if value else {"requestDeleteRange": space.one(key)})
+            ops.append(self._put(key, value) if value else {"request_delete_range": space.one(key)})
         if len(ops) > _MOST:
             self.abort()
             raise Refused(f"{len(ops)} changes at once are more than etcd takes")
         if ops:
             ops.append(self._put(last, Value(self._token.encode())))
-        release = {"requestDeleteRange": space.one("lock")}
+        release = {"request_delete_range": space.one("lock")}
         asked = {
             "compare": [self._lock_is(self._lock)],
             "success": [*ops, release],
-            "failure": [{"requestRange": space.one(last)}],
+            "failure": [{"request_range": space.one(last)}],
         }
         try:
-            answer = space.gateway.call("/v3/kv/txn", asked)
+            answer = space.gateway.call(TXN, asked)
         except Away:
             space.doubt = True
             raise
@@ -286,7 +283,7 @@ class View:
                 space.forget_lease()
                 raise Refused("this host's lease ran out just now, as it does when etcd was away: try again") from None
             raise
-        if not answer.get("succeeded") and ops:
+        if not answer["succeeded"] and ops:
             done = space.values(answer["responses"][0]["response_range"]).get(last)
             if done is None or done.data != self._token.encode():  # nor was it the answer to the first asking
                 raise Refused("it took so long that other hosts went on without it: try again")
@@ -298,9 +295,8 @@ class View:
         if self._writes or self._dropped:
             raise away
 
-    def _put(self, key: str, value: Value) -> Json:
-        put = {"key": b64(self.space.full(key)), "value": b64(value.data), "lease": str(value.lease)}
-        return {"requestPut": put}
+    def _put(self, key: str, value: Value) -> Said:
+        return {"request_put": {"key": self.space.full(key), "value": value.data, "lease": value.lease}}
 
     def abort(self) -> None:
         """Let go of the lock; nothing was written."""

@@ -19,6 +19,7 @@ from berth.store import nodes
 from berth.store.etcd import Held, SharedTransaction, SharedTx, held
 from berth.store.gateway import Away, Gateway, Members
 from berth.store.keyspace import Keyspace, View
+from berth.store.rpc import KEEP_ALIVE, RANGE
 from berth.store.sqlite import SqliteStore
 from berth.store.watch import Watcher
 
@@ -70,10 +71,10 @@ class SharedStore(SqliteStore):
         if self._watchers:
             return (*super().mark(), self._space.missed, *(watcher.networks for watcher in self._watchers))
         try:
-            answer = self._space.gateway.call("/v3/kv/range", self._space.one("mark"))
+            answer = self._space.gateway.call(RANGE, self._space.one("mark"))
         except Away:
             return (*super().mark(), None)
-        return (*super().mark(), int(answer["header"]["revision"]))
+        return (*super().mark(), answer["header"]["revision"])
 
     def close(self) -> None:
         """Hang up and close the file; the lease is left to run out, for a daemon that starts again at once."""
@@ -103,16 +104,16 @@ class SharedStore(SqliteStore):
     def _hung_on(self) -> int:
         """The lease that what the others see of this host hangs on; 0: they do not see it."""
         key = f"seen/host/{self.host}"
-        host = self._beat.values(self._beat.gateway.call("/v3/kv/range", self._beat.one(key))).get(key)
+        host = self._beat.values(self._beat.gateway.call(RANGE, self._beat.one(key))).get(key)
         return host.lease if host is not None else 0
 
     def _renew(self) -> bool:
         """Whether there was such a lease: all that hangs on one goes with it."""
         start = time.monotonic()
-        answer = self._beat.gateway.call("/v3/lease/keepalive", {"ID": str(self._lease)}).get("result", {})
+        answer = self._beat.gateway.call(KEEP_ALIVE, {"ID": self._lease})
         took = time.monotonic() - start
-        self._contact = Contact(time.time(), took, int(answer.get("header", {}).get("revision", 0)))
-        return int(answer.get("TTL", 0)) > 0
+        self._contact = Contact(time.time(), took, answer["header"]["revision"])
+        return bool(answer["TTL"] > 0)
 
     def register(self, host: HostRecord) -> tuple[str, ...]:
         """Be seen by the others, with all endpoints of this host. Needed at the start, and when `keep` says False.

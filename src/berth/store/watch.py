@@ -13,7 +13,8 @@ from berth import schema
 from berth.errors import BerthError
 from berth.seams import Heard, Turn
 from berth.store.feed import Change, watch
-from berth.store.gateway import Compacted, Gateway, b64
+from berth.store.gateway import Compacted, Gateway
+from berth.store.rpc import RANGE
 
 _PAUSE = 0.2  # seconds between two tries
 log = logging.getLogger("berth")
@@ -68,8 +69,7 @@ class Watcher:
 
         Revisions go back when etcd was made anew, or from a copy.
         """
-        anything = {"key": b64(self._prefix.encode())}
-        now = int(self._gateway.call("/v3/kv/range", anything)["header"]["revision"])
+        now = self._gateway.call(RANGE, {"key": self._prefix.encode()})["header"]["revision"]
         self.networks += 1
         if self._next == 0 or self._next > now + 1:
             self._next = now + 1

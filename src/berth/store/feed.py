@@ -1,7 +1,8 @@
-"""etcd's watch."""
+"""etcd's watch: what becomes of keys, told in order and without a gap."""
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -33,10 +34,11 @@ def watch(gateway: Gateway, prefix: bytes, revision: int, opened: list[socket.so
     `opened` gets the socket, so that another thread can end the waiting by shutting it down.
     Raises `Compacted`, and `Away` when the member goes or does not want to.
     """
-    for said in gateway.listen(WATCH, asked(prefix, revision), opened):
-        if said["canceled"]:
-            raise _ended(gateway, said)
-        yield News(said["header"]["revision"], tuple(map(_change, said["events"])))
+    with contextlib.closing(gateway.listen(WATCH, asked(prefix, revision), opened)) as answers:
+        for said in answers:
+            if said["canceled"]:
+                raise _ended(gateway, said)
+            yield News(said["header"]["revision"], tuple(map(_change, said["events"])))
 
 
 def asked(prefix: bytes, revision: int) -> Said:

@@ -10,7 +10,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -129,14 +129,12 @@ class Gateway:
                 raise Away(f"etcd at {self.where.url} does not answer ({why}): nothing that hosts share can change")
             time.sleep(_PAUSE)
 
-    def listen(self, method: Method, message: Said, opened: list[socket.socket]) -> Iterator[Said]:
-        """Ask one member, and give all that it answers; this connection can be asked for nothing else then.
+    def listen(self, method: Method, message: Said, opened: list[socket.socket]) -> Generator[Said, None, None]:
+        """Ask the member that `call` asked last, as the same user, and give all that it answers; no calls meanwhile.
 
         `opened` gets the socket, so that another thread can end the waiting by shutting it down.
-        Raises `Away` when the member goes or does not want to, and what `call` raises.
+        Raises `Away` when the member goes or does not want to.
         """
-        if self.where.user and not self._token:
-            self._login()
         try:
             channel = self._connected()
             opened[:] = [channel.sock]

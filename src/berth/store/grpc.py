@@ -51,13 +51,12 @@ class Channel:
     """One connection, for one thread at a time, with one call after the other."""
 
     def __init__(self, sock: socket.socket, scheme: str, authority: str) -> None:
-        """On a connected socket, which is closed with it. Raises `OSError`."""
+        """On a connected socket, which is closed with it."""
         self.sock = sock
         self._scheme, self._authority = scheme, authority
         self._http = H2Connection(H2Configuration(header_encoding="utf-8", validate_inbound_headers=False))
         self._http.initiate_connection()
         self._events: deque[Event] = deque()
-        self._flush()
 
     def close(self) -> None:
         """Hang up."""

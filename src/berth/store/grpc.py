@@ -1,7 +1,7 @@
 """gRPC over one kept HTTP/2 connection.
 
-Source: PROTOCOL-HTTP2.md of grpc. etcd has a gateway for JSON, too: it costs etcd three times as much for each host
-that listens, and holds up a transaction for longer while many do.
+Source: PROTOCOL-HTTP2.md of grpc. etcd has a gateway for JSON, too: by it, a watch costs etcd three times as much for
+each host that listens, and a call takes longer.
 """
 
 from __future__ import annotations

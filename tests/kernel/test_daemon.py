@@ -518,8 +518,12 @@ def test_systemd_is_told_in_an_abstract_socket(plan: Daemon) -> None:
         listener.bind("\0berth-test-notify")  # of this network namespace
         plan.begin(NOTIFY_SOCKET="@berth-test-notify")
         assert listener.recv(100) == b"READY=1"
+        until(lambda: "carrying ports" in plan.log())  # the proxy, a child: what it is ready for is not the service
         assert plan.stop() == 0
         assert listener.recv(100) == b"STOPPING=1"
+        listener.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            listener.recv(100)
 
 
 #: Does as systemd with a socket unit: the socket is descriptor 3 of the process, which is told so.

@@ -62,14 +62,15 @@ def test_what_is_no_etcd(answer: bytes) -> None:
         place = listener.getsockname()
 
         def serve() -> None:
-            for _ in range(2):
-                with listener.accept()[0] as client:
-                    client.recv(1000)
-                    client.sendall(answer)
+            with listener.accept()[0] as client:
+                client.recv(1000)
+                client.sendall(answer)
 
-        threading.Thread(target=serve, daemon=True).start()
+        server = threading.Thread(target=serve)
+        server.start()
         gateway = Gateway(Members((place,)))
         gateway._away = True  # as after a call that nobody answered: each is asked once
         with pytest.raises(Away, match="does not answer"):
             gateway.call(RANGE, {"key": b"a"})
+        server.join()
         gateway.close()

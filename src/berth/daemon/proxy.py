@@ -17,12 +17,14 @@ log = logging.getLogger("berth")
 async def keep(lock: Path) -> None:
     """Have a proxy at work for as long as the daemon is, which it ends with (PR_SET_PDEATHSIG in prctl(2))."""
     argv = ("setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "berth", "proxy")
+    # Whether it is ready, or stops, says nothing of the daemon's service.
+    env = {key: value for key, value in os.environ.items() if key != "NOTIFY_SOCKET"}
     while True:
         if _held(lock):
             await asyncio.sleep(_ROUND)
             continue
         try:
-            child = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.DEVNULL)
+            child = await asyncio.create_subprocess_exec(*argv, stdin=asyncio.subprocess.DEVNULL, env=env)
         except OSError as error:
             log.warning("cannot start the proxy: %s: [::1] and IPv6 clients do not reach published ports", error)
             return

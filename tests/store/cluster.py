@@ -90,8 +90,12 @@ class Cluster:
         process.wait()
 
     def pause(self, number: int = 0) -> None:
-        """It takes connections and answers nothing."""
-        os.kill(self.processes[number].pid, signal.SIGSTOP)
+        """It takes connections and answers nothing: its threads stop one by one, soon after they are told."""
+        pid = self.processes[number].pid
+        os.kill(pid, signal.SIGSTOP)
+        until, threads = time.monotonic() + 10, Path(f"/proc/{pid}/task")
+        while any(stat.read_text().rpartition(") ")[2][0] != "T" for stat in threads.glob("*/stat")):
+            assert time.monotonic() < until, "a thread goes on"
 
     def go_on(self, number: int = 0) -> None:
         """After a pause."""

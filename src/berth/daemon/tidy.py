@@ -24,7 +24,7 @@ from berth.plugins.docker.names import Names, ask
 
 _ROUND = 10  # seconds, at least
 _FORGOTTEN = 30  # seconds for which something has to look forgotten
-_BREATH = 0.03  # seconds between a change of the firewall by somebody else and a look at it
+_BREATH = 0.03  # seconds until a change of the firewall by somebody else is looked at: a flush is often filled again
 _SOON = 0.2  # seconds: retired cables are deleted together, and the kernel takes 16 ms for any number
 _LATER = 1  # second: when Docker has mostly written down what it was asked for
 _ASKED = 30  # times that Docker is asked for names, a second apart: it may be busy, or starting
@@ -41,13 +41,12 @@ class Tidy:
         self._pace = Pace(_ROUND)
         self._suspects: dict[str, float] = {}  # since when, by endpoint
         self._loop = asyncio.get_running_loop()
-        self._again = False  # the firewall has changed since it was looked at
-        self._news: set[str] = set()  # networks that Docker has names for since it was asked
+        self._wanted: set[str] = set()  # chores that were asked for since they last began
         self._under_way: dict[str, asyncio.Task[None]] = {}
 
     def sweep(self) -> None:
         """Delete retired cables a little later."""
-        self._begin("sweep", self._sweep)
+        self._begin("sweep", self._sweep, _SOON)
 
     def refresh(self) -> None:
         """Look after the networks."""
@@ -55,15 +54,7 @@ class Tidy:
 
     def heal(self) -> None:
         """Look after the firewall, which somebody else has changed."""
-        self._again = True
-        self._begin("heal", self._heal)
-
-    async def _heal(self) -> None:
-        """As often as something has changed, with a breath between: what is flushed is often filled again at once."""
-        while self._again:
-            await asyncio.sleep(_BREATH)
-            self._again = False
-            await attempt(self._worker.run(self._mend))
+        self._begin("heal", lambda: attempt(self._worker.run(self._mend)), _BREATH)
 
     def _mend(self) -> None:
         ops = self._engine.heal().ops
@@ -76,17 +67,20 @@ class Tidy:
 
     def learn(self, network: str) -> None:
         """Find out what Docker calls a network and the containers on it."""
-        self._news.add(network)
-        self._begin(f"learn {network}", lambda: self._learn(network))
+        self._begin(f"learn {network}", lambda: self._learn(network), _LATER)
 
-    def _begin(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Start a chore that is not under way."""
+    def _begin(self, name: str, chore: Callable[[], Coroutine[Any, Any, None]], pause: float = 0) -> None:
+        """Do a chore after a pause (seconds), and once more where it is asked for while it is at work."""
+        self._wanted.add(name)
 
         async def work() -> None:
             try:
-                await chore()
+                while name in self._wanted:
+                    await asyncio.sleep(pause)
+                    self._wanted.discard(name)
+                    await chore()
             finally:
-                del self._under_way[name]  # here: between its last look for more to do and this nobody can ask for it
+                del self._under_way[name]
 
         def begin() -> None:
             if name not in self._under_way:
@@ -96,7 +90,6 @@ class Tidy:
 
     async def _sweep(self) -> None:
         """In a thread of its own: the kernel waits some 16 ms, and no call of Docker's shall."""
-        await asyncio.sleep(_SOON)
         await attempt(asyncio.to_thread(self._engine.sweep))
 
     async def _announce(self, identity: str, ns: str) -> None:
@@ -108,13 +101,11 @@ class Tidy:
 
     async def _learn(self, network: str) -> None:
         """Until Docker has told all names: it writes them down late, and one that is busy does not answer."""
-        left = 0
-        while (left := _ASKED if network in self._news else left - 1) > 0:
-            self._news.discard(network)
-            await asyncio.sleep(_LATER)
+        for _ in range(_ASKED):
             names = await asyncio.to_thread(ask, network)
             if names is not None and await attempt(self._worker.run(partial(self._name, network, names))):
-                left = 0
+                return
+            await asyncio.sleep(_LATER)
 
     def _name(self, network: str, names: Names) -> bool:
         """Whether those were all; tell of a network that has another name on other hosts, or could not get it."""

@@ -126,9 +126,8 @@ def rename(parts: Parts, ident: str, name: str, endpoints: Mapping[str, str]) ->
             with suppress(Invalid):
                 if ep is not None and ep.network == net.id and not tx.named(net.id, spec.endpoint_name(called)):
                     tx.save_endpoint(replace(ep, name=called))
-    with parts.store.read() as tx:
-        here = [ep for ep in tx.endpoints(network=net.id) if ep.host in ("", parts.store.host)]
-    return all(ep.id in endpoints for ep in here if ep.placement is Placement.HANDOVER)
+        here = (ep for ep in tx.endpoints() if ep.network == net.id and ep.placement is Placement.HANDOVER)
+        return all(ep.id in endpoints for ep in here)
 
 
 def find(tx: Tx, name: str) -> Network:
